@@ -1,0 +1,160 @@
+//! The broker carries deliveries from the ingress to the worker, at least once.
+//!
+//! This is the port; [`rabbitmq`] is the real thing, [`embedded`] the same promises in one SQLite file for one machine.
+//! One contract suite (`tests/it/broker.rs`) holds both to them:
+//!
+//! * [`Broker::publish`] returns `Ok` only when the delivery is durable and routed. An error is *ambiguous*: the message
+//!   may be stored all the same, so whoever publishes again uses the same delivery.
+//! * A message that was not acked comes again, marked [`Message::redelivered`], after a crash of either side.
+//! * Outages are waited out inside: [`Consumer::next`] and [`Consumer::ack`] never fail because a connection broke.
+
+pub mod embedded;
+pub mod rabbitmq;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::delivery::{Checkpoint, Delivery};
+
+/// Why a publish didn't succeed. In every case the delivery may be stored all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// No connection, no confirm in time, a negative confirm, or the broker returned it as unroutable.
+    #[error("the broker can't take it: {0}")]
+    Unavailable(String),
+    /// The message is larger than the broker takes (`broker.max_message`).
+    #[error("{size} bytes are more than the broker takes ({limit})")]
+    TooLarge {
+        /// The body's size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+}
+
+impl PublishError {
+    /// Whether the same publish may succeed later.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
+/// How a part of rollcall is doing, for `/health`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Health {
+    /// The state.
+    pub state: State,
+    /// One sentence, if it isn't `ok`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Since when.
+    pub since: crate::delivery::Timestamp,
+}
+
+/// The states of [`Health`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// All is well.
+    Ok,
+    /// It works, but not as it should.
+    Degraded,
+    /// It doesn't work.
+    Down,
+    /// It was stopped on purpose until somebody acts.
+    Halted,
+}
+
+/// Where a message was waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// The work queue.
+    Work,
+    /// The parked queue: the broker gave up on it (delivery limit).
+    Parked,
+}
+
+/// What a message says.
+#[derive(Debug)]
+pub enum Payload {
+    /// A delivery.
+    Delivery(Delivery),
+    /// How far an ingress has come.
+    Checkpoint(Checkpoint),
+    /// Something that isn't ours, or that can't be read.
+    Unreadable {
+        /// The message id, if it had one.
+        id: Option<String>,
+        /// Why it can't be read.
+        why: String,
+        /// The bytes.
+        body: bytes::Bytes,
+    },
+}
+
+/// A message that waits for its ack.
+#[derive(Debug)]
+pub struct Message {
+    /// What to ack it with.
+    pub tag: AckTag,
+    /// Where it was waiting.
+    pub lane: Lane,
+    /// Whether it may have been handed out before.
+    pub redelivered: bool,
+    /// What it says.
+    pub payload: Payload,
+}
+
+/// Names an unacked message: the consuming session and the place in it. Acking a message of a session that is over does
+/// nothing; the broker hands that message out again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AckTag {
+    /// Counts the sessions (connections) of this consumer.
+    pub session: u64,
+    /// The lane, since each has its own channel.
+    pub lane_tag: (u8, u64),
+}
+
+/// A broker.
+#[async_trait]
+pub trait Broker: Send + Sync + std::fmt::Debug {
+    /// Publishes a delivery to everybody who is bound (a replay: to the work queue alone).
+    ///
+    /// # Errors
+    /// See [`PublishError`]. Always returns within the configured time-out.
+    async fn publish(&self, delivery: &Delivery) -> Result<(), PublishError>;
+
+    /// Publishes a checkpoint to the work queue alone.
+    ///
+    /// # Errors
+    /// See [`PublishError`].
+    async fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), PublishError>;
+
+    /// Starts consuming the work queue and the parked queue, with at most `prefetch` unacked messages.
+    async fn consume(&self, prefetch: u16) -> Box<dyn Consumer>;
+
+    /// How it is doing.
+    fn health(&self) -> Health;
+
+    /// Closes all connections, within a few seconds.
+    async fn close(&self);
+}
+
+/// A consuming session that survives outages.
+#[async_trait]
+pub trait Consumer: Send {
+    /// The next message, as soon as there is one. `None` once the broker was closed.
+    async fn next(&mut self) -> Option<Message>;
+
+    /// A further message if one is there already; never waits.
+    fn try_next(&mut self) -> Option<Message>;
+
+    /// Acks messages, in one go where that is cheaper. Returns how many of the acks had come too late, because the
+    /// session they belong to is over: those messages come again.
+    async fn ack(&mut self, tags: &[AckTag]) -> usize;
+}
+
+/// A broker that several parts share.
+pub type SharedBroker = Arc<dyn Broker>;

@@ -1,0 +1,236 @@
+//! Providers: kinds of Git host, how each signs its webhooks and what its events mean.
+//!
+//! A provider is one folder and one line in [`REGISTRY`]. Routes, command-line values, listings and tests derive from
+//! the registry, so nothing outside the folder changes for a new one. Everything here is pure: no IO, no clock, no
+//! environment; time is an argument. What each side may know is in the traits: a [`Verifier`] (ingress) holds secrets
+//! and never interprets, an [`Interpreter`] (worker) holds none, a [`Signer`] (`send`, demo, tests) is the verifier's
+//! other direction.
+
+mod github;
+pub mod signature;
+
+use http::HeaderMap;
+use secrecy::SecretString;
+
+use crate::access::{Change, RootPattern};
+use crate::delivery::{
+    Delivery, Encoding, InvalidName, Named, SecretName, SourceName, Timestamp, Unverified, Verified,
+};
+
+/// Every provider that rollcall speaks.
+pub static REGISTRY: &[&Description] = &[];
+
+/// The provider of that name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Description> {
+    REGISTRY.iter().copied().find(|provider| provider.name == name)
+}
+
+/// What rollcall knows of a provider.
+#[derive(Debug)]
+pub struct Description {
+    /// Its name in configuration, metrics and routing keys.
+    pub name: &'static str,
+    /// Its name for people.
+    pub title: &'static str,
+    /// How it authenticates its deliveries, for people.
+    pub verification: &'static str,
+    /// The host that a source has if it names none.
+    pub default_host: Option<&'static str>,
+    /// The platform's client type for connections to that host (Drata's `GITHUB`), if there is one.
+    pub client_type: fn(host: &str) -> Option<&'static str>,
+    /// The truth table: every event that it understands and what that means.
+    pub events: &'static [EventRow],
+    /// Builds the verifier of a source.
+    pub verifier: fn(&SourceSettings, Vec<Secret>) -> Result<Box<dyn Verifier>, SettingsError>,
+    /// Builds the interpreter of a source. Also how a source's own settings are checked: it needs no secret.
+    pub interpreter: fn(&SourceSettings) -> Result<Box<dyn Interpreter>, SettingsError>,
+    /// Builds a signer for a source.
+    pub signer: fn(&SourceSettings, Secret) -> Result<Box<dyn Signer>, SettingsError>,
+}
+
+/// One row of a provider's truth table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventRow {
+    /// The event and action as [`crate::delivery::EventName`] has them; `*` stands for any action.
+    pub event: &'static str,
+    /// What it does to the ledger, in the words of [`Change::as_str`], and to whom: `gained org`, `-` for nothing.
+    pub change: &'static str,
+    /// What it means, for people.
+    pub meaning: &'static str,
+}
+
+/// What every source has, and the part of its table that only its provider understands.
+#[derive(Clone, Debug)]
+pub struct SourceSettings {
+    /// The source.
+    pub name: SourceName,
+    /// The host: half of what names an account.
+    pub host: String,
+    /// The roots; empty if every root that the source speaks of is one.
+    pub roots: Vec<RootPattern>,
+    /// Whether activity counts as a sighting.
+    pub sightings: bool,
+    /// Which of several ways to verify, where the provider knows more than one.
+    pub verify: Option<String>,
+    /// The name of the header that carries the secret, for `verify = "header"`.
+    pub header: Option<String>,
+    /// The keys of the source's table that are the provider's own.
+    pub own: toml::Table,
+}
+
+/// A source's settings don't fit its provider.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {message}")]
+pub struct SettingsError {
+    /// The key.
+    pub key: String,
+    /// What is wrong and the way out.
+    pub message: String,
+}
+
+/// A secret and where it comes from.
+#[derive(Clone, Debug)]
+pub struct Secret {
+    /// The name that may be shown.
+    pub name: SecretName,
+    /// The secret itself.
+    pub value: SecretString,
+}
+
+/// Why a request is refused. Nothing in it tells the sender which check failed beyond the status.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No signature, a malformed one, a wrong one, or one too old: 401. The text is for our log: which header was
+    /// expected and which came, never their values.
+    #[error("{0}")]
+    Unverified(String),
+    /// Verified, but it doesn't say what it is: 400.
+    #[error("{0}")]
+    Malformed(String),
+}
+
+impl From<InvalidName> for Refusal {
+    fn from(invalid: InvalidName) -> Self {
+        Self::Malformed(invalid.to_string())
+    }
+}
+
+/// Checks requests at the ingress.
+pub trait Verifier: Send + Sync + std::fmt::Debug {
+    /// Looks at the headers alone, before the body is read: is there a well-formed signature at all?
+    ///
+    /// # Errors
+    /// [`Refusal::Unverified`] if no body could make it good.
+    fn precheck(&self, headers: &HeaderMap) -> Result<(), Refusal>;
+
+    /// Checks the signature over the raw body.
+    ///
+    /// # Errors
+    /// [`Refusal::Unverified`] if no secret verifies it.
+    fn verify(&self, request: Unverified<'_>, now: Timestamp) -> Result<Verified, Refusal>;
+
+    /// What the verified request calls itself. Reads no more of the body than it must, but finds out if it isn't JSON.
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`] if the body isn't JSON, or event name or id are missing or unusable.
+    fn name(&self, headers: &HeaderMap, verified: &Verified) -> Result<Named, Refusal>;
+}
+
+/// What a delivery means.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Meaning {
+    /// What it tells, in the order of the body.
+    pub changes: Vec<Change>,
+    /// Why there is no change, or what people should know besides.
+    pub note: Option<String>,
+}
+
+impl Meaning {
+    /// It tells nothing about access.
+    #[must_use]
+    pub fn nothing(note: impl Into<String>) -> Self {
+        Self { changes: Vec::new(), note: Some(note.into()) }
+    }
+}
+
+impl From<Change> for Meaning {
+    fn from(change: Change) -> Self {
+        Self { changes: vec![change], note: None }
+    }
+}
+
+/// A verified body isn't of the shape that its event promises. The delivery is parked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {message}")]
+pub struct Misshapen {
+    /// The JSON path of the fault, `.` for the whole body.
+    pub path: String,
+    /// What is wrong there, without any of the body's values.
+    pub message: String,
+}
+
+/// Says what a delivery means, from the body's shape and not from its unsigned event name alone.
+pub trait Interpreter: Send + Sync + std::fmt::Debug {
+    /// What the delivery means. Total: any bytes give an answer or an error, never a panic.
+    ///
+    /// # Errors
+    /// If the body isn't positively of the event's shape, or bears the mark of another event.
+    fn interpret(&self, delivery: &Delivery) -> Result<Meaning, Misshapen>;
+}
+
+/// A delivery to send as the provider would.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// The delivery id.
+    pub id: String,
+    /// The event, without its action: what the provider's header says.
+    pub event: String,
+    /// How to write the body.
+    pub encoding: Encoding,
+    /// The JSON text.
+    pub json: Vec<u8>,
+}
+
+/// What to put into an invented event.
+#[derive(Clone, Debug)]
+pub struct Invention {
+    /// The event and action: `organization.member_added`.
+    pub event: String,
+    /// The account's login.
+    pub login: String,
+    /// The account's stable id.
+    pub account_id: String,
+    /// The root's name.
+    pub root: String,
+    /// The root's stable id.
+    pub root_id: String,
+    /// The name of the team or repository, where the event has one.
+    pub part: Option<String>,
+    /// Its stable id.
+    pub part_id: Option<String>,
+}
+
+/// A signed request, ready to post.
+#[derive(Clone, Debug)]
+pub struct SignedRequest {
+    /// All headers that the provider would send.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// Signs deliveries as the provider does.
+pub trait Signer: Send + Sync + std::fmt::Debug {
+    /// Signs a draft.
+    ///
+    /// # Errors
+    /// If a header value can't travel.
+    fn sign(&self, draft: &Draft, now: Timestamp) -> Result<SignedRequest, SettingsError>;
+
+    /// Writes the JSON text of an invented event, in the provider's own shape.
+    ///
+    /// # Errors
+    /// If the provider has no such event that can be invented; the message lists those that can.
+    fn invent(&self, invention: &Invention) -> Result<Draft, SettingsError>;
+}

@@ -1,0 +1,1 @@
+//! Drata's stand-in.
