@@ -508,7 +508,7 @@ fn is_held(grant: &Grant, grants: &[Grant], roots: &[Root]) -> bool {
     grant.kind != AccessKind::Lost
         && !ended_later(grant.scope_lost.as_ref())
         && !ended_later(grant.scope_moved.as_ref())
-        && !ended_later(grant.root.as_ref().and_then(|root| end_of(root, grants, roots)))
+        && !ended_later(end_of(grant.root.as_ref().unwrap_or(&grant.scope), grants, roots))
         && !ended_later(end_of_instance(grants, roots))
 }
 
