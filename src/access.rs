@@ -346,6 +346,16 @@ impl AccessKind {
     }
 }
 
+impl FromStr for AccessKind {
+    type Err = InvalidName;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::Gained, Self::Lost, Self::Seen]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or(InvalidName { what: "access", why: "must be one of gained, lost and seen" })
+    }
+}
+
 /// What a delivery tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -399,6 +409,12 @@ impl Change {
             | Self::ScopeRenamed { scope } => Some(scope),
             Self::Renamed { .. } | Self::SourceBlind { .. } | Self::SourceBack => None,
         }
+    }
+
+    /// Whether it takes access away: such a change wins a tie in time.
+    #[must_use]
+    pub const fn is_loss(&self) -> bool {
+        matches!(self, Self::Access { kind: AccessKind::Lost, .. } | Self::ScopeLost { .. })
     }
 
     /// The word used in ledger and listings.

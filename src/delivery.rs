@@ -393,8 +393,10 @@ pub struct Checkpoint {
     pub run: Uuid,
     /// The source.
     pub source: SourceName,
-    /// The last sequence handed out and confirmed.
+    /// The highest sequence up to which every number is settled: published, or void.
     pub sequence: u64,
+    /// Numbers that were handed out to deliveries whose publishing failed in the end: nobody answered 2xx for them.
+    pub voids: Vec<u64>,
 }
 
 /// One verified delivery.

@@ -1,0 +1,222 @@
+-- The ledger. Times are microseconds since 1970 (UTC) and flags are 0 or 1, all as BIGINT, so that one text of SQL
+-- serves SQLite and PostgreSQL. Names are compared by their bytes.
+
+-- The database's clock: leases and schedules use no other.
+CREATE VIEW clock AS SELECT CAST(unixepoch('subsec') * 1000000 AS INTEGER) AS now_us;
+
+-- One row a delivery: (source, the provider's id, the bytes). The same id with other bytes is another row.
+CREATE TABLE deliveries (
+    id          INTEGER PRIMARY KEY,
+    source      TEXT NOT NULL,
+    provider    TEXT NOT NULL,
+    delivery    TEXT NOT NULL,
+    digest      BLOB NOT NULL,
+    event       TEXT NOT NULL,
+    encoding    TEXT NOT NULL,
+    body        BLOB,
+    secret      TEXT NOT NULL,
+    received_at BIGINT NOT NULL,
+    recorded_at BIGINT NOT NULL,
+    -- How many accepted messages brought it; replays aren't accepted anew.
+    copies      BIGINT NOT NULL,
+    replays     BIGINT NOT NULL,
+    -- The same bytes came before under another id.
+    repeated    BIGINT NOT NULL,
+    -- The same id came before with other bytes.
+    conflicting BIGINT NOT NULL,
+    outcome     TEXT NOT NULL,
+    reason      TEXT,
+    UNIQUE (source, delivery, digest)
+);
+CREATE INDEX deliveries_by_digest ON deliveries (source, digest);
+CREATE INDEX deliveries_by_outcome ON deliveries (outcome, id);
+
+-- What the outcome of a delivery was before: append-only.
+CREATE TABLE outcomes (
+    id       INTEGER PRIMARY KEY,
+    delivery BIGINT NOT NULL REFERENCES deliveries (id),
+    at       BIGINT NOT NULL,
+    outcome  TEXT NOT NULL,
+    reason   TEXT
+);
+CREATE INDEX outcomes_by_delivery ON outcomes (delivery, id);
+
+CREATE TABLE accounts (
+    id         INTEGER PRIMARY KEY,
+    provider   TEXT NOT NULL,
+    host       TEXT NOT NULL,
+    stable     TEXT NOT NULL,
+    node_id    TEXT,
+    login      TEXT,
+    email      TEXT,
+    kind       TEXT NOT NULL,
+    -- The event time of the labels above: older news don't overwrite newer.
+    labels_at  BIGINT NOT NULL,
+    UNIQUE (provider, host, stable)
+);
+
+-- Every login that an account was ever seen with, in lower case: a login is no proof once two accounts have held it.
+CREATE TABLE logins (
+    provider TEXT NOT NULL,
+    host     TEXT NOT NULL,
+    login    TEXT NOT NULL,
+    account  BIGINT NOT NULL REFERENCES accounts (id),
+    seen_at  BIGINT NOT NULL,
+    PRIMARY KEY (provider, host, login, account)
+);
+
+CREATE TABLE scopes (
+    id        INTEGER PRIMARY KEY,
+    provider  TEXT NOT NULL,
+    host      TEXT NOT NULL,
+    kind      TEXT NOT NULL,
+    stable    TEXT NOT NULL,
+    name      TEXT,
+    named_at  BIGINT NOT NULL,
+    root      BIGINT REFERENCES scopes (id),
+    UNIQUE (provider, host, kind, stable)
+);
+
+-- The roots of a connection that some event has spoken of.
+CREATE TABLE roots (
+    connection TEXT NOT NULL,
+    scope      BIGINT NOT NULL REFERENCES scopes (id),
+    PRIMARY KEY (connection, scope)
+);
+
+-- What deliveries told: an append-only set. `account` is null for what befell a scope as a whole.
+CREATE TABLE changes (
+    id          INTEGER PRIMARY KEY,
+    row         BIGINT NOT NULL REFERENCES deliveries (id),
+    ordinal     BIGINT NOT NULL,
+    account     BIGINT REFERENCES accounts (id),
+    scope       BIGINT REFERENCES scopes (id),
+    connection  TEXT,
+    kind        TEXT NOT NULL,
+    event_time  BIGINT NOT NULL,
+    received_at BIGINT NOT NULL,
+    loss        BIGINT NOT NULL,
+    source      TEXT NOT NULL,
+    delivery    TEXT NOT NULL,
+    UNIQUE (row, ordinal)
+);
+CREATE INDEX changes_by_account ON changes (account, scope);
+CREATE INDEX changes_by_scope ON changes (scope, account);
+
+-- One row an (account, scope): the latest of its changes, in the order of `access::ChangeKey`, joins and leaves before
+-- sightings (a sighting never beats a recorded loss).
+CREATE TABLE grants (
+    account BIGINT NOT NULL REFERENCES accounts (id),
+    scope   BIGINT NOT NULL REFERENCES scopes (id),
+    change  BIGINT NOT NULL REFERENCES changes (id),
+    PRIMARY KEY (account, scope)
+);
+CREATE INDEX grants_by_scope ON grants (scope);
+
+-- When a scope was lost or moved as a whole: the latest of its changes, by kind.
+CREATE TABLE marks (
+    scope  BIGINT NOT NULL REFERENCES scopes (id),
+    kind   TEXT NOT NULL,
+    change BIGINT NOT NULL REFERENCES changes (id),
+    PRIMARY KEY (scope, kind)
+);
+
+-- The work: one row an (account, connection). `due_at` is the one schedule of retrying, waiting and looking again.
+CREATE TABLE statuses (
+    id            INTEGER PRIMARY KEY,
+    account       BIGINT NOT NULL REFERENCES accounts (id),
+    connection    TEXT NOT NULL,
+    -- Bumped by every transaction that changes what the account's status should be.
+    version       BIGINT NOT NULL,
+    state         TEXT NOT NULL,
+    reason        TEXT,
+    due_at        BIGINT,
+    -- When the oldest change that isn't settled yet was received.
+    owed_since    BIGINT,
+    attempts      BIGINT NOT NULL,
+    desired       TEXT,
+    actual        TEXT NOT NULL,
+    identity      BIGINT,
+    -- What was sent and not answered, and when.
+    intent        TEXT,
+    intent_at     BIGINT,
+    lease_owner   TEXT,
+    lease_until   BIGINT,
+    UNIQUE (account, connection)
+);
+CREATE INDEX statuses_due ON statuses (due_at);
+CREATE INDEX statuses_by_state ON statuses (state);
+
+-- What each delivery did to each account.
+CREATE TABLE effects (
+    row     BIGINT NOT NULL REFERENCES deliveries (id),
+    account BIGINT NOT NULL REFERENCES accounts (id),
+    scope   BIGINT REFERENCES scopes (id),
+    status  BIGINT REFERENCES statuses (id),
+    kind    TEXT NOT NULL,
+    effect  TEXT NOT NULL,
+    reason  TEXT,
+    PRIMARY KEY (row, account)
+);
+CREATE INDEX effects_by_status ON effects (status, effect);
+CREATE INDEX effects_by_account ON effects (account, scope);
+
+-- Every call that was to change a status, and every look-up that failed.
+CREATE TABLE attempts (
+    id          INTEGER PRIMARY KEY,
+    status      BIGINT NOT NULL REFERENCES statuses (id),
+    at          BIGINT NOT NULL,
+    operation   TEXT NOT NULL,
+    wanted      TEXT,
+    answer      BIGINT,
+    result      TEXT NOT NULL,
+    duration_us BIGINT NOT NULL,
+    message     TEXT
+);
+CREATE INDEX attempts_by_status ON attempts (status, id);
+
+-- Which form the platform's identity ids have, by connection, once an exact match has shown it.
+CREATE TABLE identity_forms (
+    connection TEXT PRIMARY KEY,
+    form       TEXT NOT NULL
+);
+
+-- Which account a row of the people map that names a login is bound to: the first one seen with it.
+CREATE TABLE bindings (
+    login   TEXT PRIMARY KEY,
+    account BIGINT NOT NULL REFERENCES accounts (id)
+);
+
+-- Sources that went blind or came back.
+CREATE TABLE source_states (
+    source     TEXT PRIMARY KEY,
+    blind      BIGINT NOT NULL,
+    why        TEXT,
+    event_time BIGINT NOT NULL
+);
+
+-- The balance: the highest sequence seen of each run and source, and what is missing below it.
+CREATE TABLE stamps (
+    run    TEXT NOT NULL,
+    source TEXT NOT NULL,
+    high   BIGINT NOT NULL,
+    voids  BIGINT NOT NULL,
+    PRIMARY KEY (run, source)
+);
+CREATE TABLE gaps (
+    run      TEXT NOT NULL,
+    source   TEXT NOT NULL,
+    first    BIGINT NOT NULL,
+    last     BIGINT NOT NULL,
+    since    BIGINT NOT NULL,
+    PRIMARY KEY (run, source, first)
+);
+
+-- Messages that were begun and not finished: how often, so that one that kills its worker is parked.
+CREATE TABLE begun (
+    source   TEXT NOT NULL,
+    delivery TEXT NOT NULL,
+    digest   BLOB NOT NULL,
+    tries    BIGINT NOT NULL,
+    PRIMARY KEY (source, delivery, digest)
+);
