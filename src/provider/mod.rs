@@ -57,7 +57,8 @@ pub struct Description {
 pub struct EventRow {
     /// The event and action as [`crate::delivery::EventName`] has them; `*` stands for any action.
     pub event: &'static str,
-    /// What it does to the ledger, in the words of [`Change::as_str`], and to whom: `gained org`, `-` for nothing.
+    /// What it does to the ledger, in the words of [`Change::as_str`], and to whom: `gained org`, `-` for nothing, with
+    /// ` or ` between where the body decides.
     pub change: &'static str,
     /// What it means, for people.
     pub meaning: &'static str,

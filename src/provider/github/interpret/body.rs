@@ -15,7 +15,7 @@ use super::marks::{COMMON, known};
 use crate::provider::Misshapen;
 
 /// The body's object.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Body<'a> {
     parts: BTreeMap<&'static str, &'a RawValue>,
     /// Whether it has keys that [`known`] doesn't list.
@@ -85,6 +85,13 @@ impl<'a> Body<'a> {
     /// A part that may be missing or `null`.
     pub(super) fn find<T: Deserialize<'a>>(&self, key: &'static str) -> Result<Option<T>, Misshapen> {
         self.parts.get(key).map_or(Ok(None), |raw| typed(key, raw))
+    }
+}
+
+impl fmt::Debug for Body<'_> {
+    /// The keys alone, so that no log line can carry the body.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.parts.keys()).finish()
     }
 }
 

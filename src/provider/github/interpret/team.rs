@@ -44,7 +44,7 @@ impl GitHubInterpreter {
                     None => Ok(Meaning::nothing(INDIRECT)),
                 }
             }
-            "created" => Ok(Meaning::nothing("a new team has no members yet")),
+            "created" => Ok(Meaning::nothing("who is in a new team is told by `membership` events")),
             "added_to_repository" | "removed_from_repository" => Ok(Meaning::nothing(INDIRECT)),
             _ => Ok(unknown_action()),
         }
