@@ -18,13 +18,16 @@ use crate::delivery::{
 };
 
 /// Every provider that rollcall speaks.
-pub static REGISTRY: &[&Description] = &[];
+pub static REGISTRY: &[&Description] = &[&github::DESCRIPTION];
 
 /// The provider of that name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Description> {
     REGISTRY.iter().copied().find(|provider| provider.name == name)
 }
+
+/// One side of a provider, built for a source.
+pub type Built<T> = Result<Box<T>, SettingsError>;
 
 /// What rollcall knows of a provider.
 #[derive(Debug)]
@@ -42,11 +45,11 @@ pub struct Description {
     /// The truth table: every event that it understands and what that means.
     pub events: &'static [EventRow],
     /// Builds the verifier of a source.
-    pub verifier: fn(&SourceSettings, Vec<Secret>) -> Result<Box<dyn Verifier>, SettingsError>,
+    pub verifier: fn(&SourceSettings, Vec<Secret>) -> Built<dyn Verifier>,
     /// Builds the interpreter of a source. Also how a source's own settings are checked: it needs no secret.
-    pub interpreter: fn(&SourceSettings) -> Result<Box<dyn Interpreter>, SettingsError>,
+    pub interpreter: fn(&SourceSettings) -> Built<dyn Interpreter>,
     /// Builds a signer for a source.
-    pub signer: fn(&SourceSettings, Secret) -> Result<Box<dyn Signer>, SettingsError>,
+    pub signer: fn(&SourceSettings, Secret) -> Built<dyn Signer>,
 }
 
 /// One row of a provider's truth table.
@@ -54,7 +57,8 @@ pub struct Description {
 pub struct EventRow {
     /// The event and action as [`crate::delivery::EventName`] has them; `*` stands for any action.
     pub event: &'static str,
-    /// What it does to the ledger, in the words of [`Change::as_str`], and to whom: `gained org`, `-` for nothing.
+    /// What it does to the ledger, in the words of [`Change::as_str`], and to whom: `gained org`, `-` for nothing, with
+    /// ` or ` between where the body decides.
     pub change: &'static str,
     /// What it means, for people.
     pub meaning: &'static str,
@@ -77,6 +81,41 @@ pub struct SourceSettings {
     pub header: Option<String>,
     /// The keys of the source's table that are the provider's own.
     pub own: toml::Table,
+}
+
+/// The keys of a source's table that every provider has: a mistyped one ends up among the provider's own.
+const COMMON_KEYS: &[&str] = &[
+    "api_token",
+    "drata_connection",
+    "header",
+    "host",
+    "name",
+    "on_access_lost",
+    "provider",
+    "scopes",
+    "secrets",
+    "service_accounts",
+    "sightings",
+    "verify",
+];
+
+impl SourceSettings {
+    /// Refuses every key of the provider's own that isn't `known`, and suggests the nearest right one.
+    ///
+    /// # Errors
+    /// [`SettingsError`] that names the key.
+    pub fn only_own_keys(&self, known: &[&str]) -> Result<(), SettingsError> {
+        /// Two letters swapped, or a plural forgotten; beyond that a suggestion is a guess.
+        const NEAR: usize = 2;
+        let Some(key) = self.own.keys().find(|key| !known.contains(&key.as_str())) else { return Ok(()) };
+        let distance = |right: &str| strsim::damerau_levenshtein(key, right);
+        let nearest = known.iter().chain(COMMON_KEYS).min_by_key(|right| distance(right));
+        let hint = match nearest.filter(|right| distance(right) <= NEAR) {
+            Some(right) => format!("; did you mean {right}?"),
+            None => String::new(),
+        };
+        Err(SettingsError { key: key.clone(), message: format!("source {} has no such key{hint}", self.name) })
+    }
 }
 
 /// A source's settings don't fit its provider.
@@ -195,6 +234,8 @@ pub struct Draft {
 /// What to put into an invented event.
 #[derive(Clone, Debug)]
 pub struct Invention {
+    /// The delivery id; a fresh one if none is given.
+    pub id: Option<String>,
     /// The event and action: `organization.member_added`.
     pub event: String,
     /// The account's login.

@@ -1,1 +1,73 @@
-//! GitHub.
+//! GitHub: github.com, Enterprise Cloud (`*.ghe.com`) and Enterprise Server. They speak the same webhooks.
+//!
+//! A delivery is authenticated by `X-Hub-Signature-256`, HMAC-SHA256 over the raw body; nothing else of the request is
+//! signed, neither event name nor delivery id nor time. GitHub never retries by itself, so what isn't accepted is lost
+//! until somebody redelivers it. See GitHub's pages "Validating webhook deliveries" and "Webhook events and payloads".
+//!
+//! What each event means is the truth table in [`events`]; [`interpret`] is the code to it.
+
+mod events;
+mod interpret;
+mod invent;
+mod sign;
+mod verify;
+
+use super::{Description, Secret, SettingsError, SourceSettings};
+use crate::provider::signature::{HmacKey, HmacKeys};
+
+/// The name in the registry, and the provider of every account that is read here.
+const NAME: &str = "github";
+
+/// GitHub.
+pub(super) static DESCRIPTION: Description = Description {
+    name: NAME,
+    title: "GitHub",
+    verification: "X-Hub-Signature-256: HMAC-SHA256 of the raw body",
+    default_host: Some("github.com"),
+    client_type,
+    events: events::EVENTS,
+    verifier: |settings, secrets: Vec<Secret>| {
+        check(settings)?;
+        Ok(Box::new(verify::GitHubVerifier::new(HmacKeys::new(&secrets)?)))
+    },
+    interpreter: |settings| {
+        check(settings)?;
+        Ok(Box::new(interpret::GitHubInterpreter::new(settings)))
+    },
+    signer: |settings, secret| {
+        check(settings)?;
+        Ok(Box::new(sign::GitHubSigner::new(&settings.host, HmacKey::new(&secret)?)))
+    },
+};
+
+const HEADER_EVENT: &str = "X-GitHub-Event";
+const HEADER_DELIVERY: &str = "X-GitHub-Delivery";
+const HEADER_SIGNATURE: &str = "X-Hub-Signature-256";
+/// What stands before the signature's hexadecimal digits.
+const SIGNATURE_PREFIX: &str = "sha256=";
+
+/// Whether GitHub runs that host itself: github.com, or Enterprise Cloud with data residency.
+fn is_cloud(host: &str) -> bool {
+    let host = host.to_ascii_lowercase();
+    host == "github.com" || host.ends_with(".ghe.com")
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "a provider may have hosts that the platform has no client type for")]
+fn client_type(host: &str) -> Option<&'static str> {
+    Some(if is_cloud(host) { "GITHUB" } else { "GITHUB_ENTERPRISE" })
+}
+
+/// GitHub has one way to verify and no settings of its own.
+fn check(settings: &SourceSettings) -> Result<(), SettingsError> {
+    let error = |key: &str, message: &str| Err(SettingsError { key: key.to_owned(), message: message.to_owned() });
+    if settings.verify.as_deref().is_some_and(|verify| verify != "signature") {
+        return error("verify", "GitHub signs its deliveries; leave the key out or set it to \"signature\"");
+    }
+    if settings.header.is_some() {
+        return error("header", "GitHub's signature is always in X-Hub-Signature-256; leave the key out");
+    }
+    settings.only_own_keys(&[])
+}
+
+#[cfg(test)]
+mod tests;
