@@ -7,7 +7,7 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -43,7 +43,7 @@ pub(super) async fn gate(State(sandbox): State<Sandbox>, request: Request, next:
     };
     let in_progress = InProgress::begin(shared, seen(parts.method.as_str(), shown, operation, &body));
     let response = match admit(shared, &parts.headers) {
-        Err(refusal) => refusal,
+        Err(refusal) => refusal.into_response(),
         Ok(()) => {
             let request = Request::from_parts(parts, Body::from(body));
             match operation {
@@ -76,22 +76,18 @@ fn seen(method: &str, path: String, operation: Option<Operation>, body: &Bytes) 
 }
 
 /// The checks that concern the caller and the account, not the request.
-fn admit(shared: &Shared, headers: &HeaderMap) -> Result<(), Response> {
-    check_key(shared, headers).map_err(IntoResponse::into_response)?;
+fn admit(shared: &Shared, headers: &HeaderMap) -> Result<(), Problem> {
+    check_key(shared, headers)?;
     if let Some(Err(wait)) = shared.limit.as_ref().map(super::limit::Limit::admit) {
-        let mut response = Problem::too_many().into_response();
-        if shared.retry_after {
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
-        }
-        return Err(response);
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        return Err(Problem::too_many(shared.retry_after.then_some(seconds.max(1))));
     }
     let state = lock(&shared.state);
     if !state.plan_paid {
-        return Err(Problem::payment().into_response());
+        return Err(Problem::payment());
     }
     if !state.terms_accepted {
-        return Err(Problem::terms().into_response());
+        return Err(Problem::terms());
     }
     Ok(())
 }
@@ -126,13 +122,7 @@ async fn under_faults(
     };
     let done = if applied || effect == Effect::Garbled { Some(next.run(request).await) } else { None };
     match effect {
-        Effect::Status(status, retry_after) => {
-            let mut response = Problem::fault(status).into_response();
-            if let Some(seconds) = retry_after {
-                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-            }
-            response
-        }
+        Effect::Status(status, retry_after) => Problem::fault(status, retry_after.map(u64::from)).into_response(),
         Effect::Timeout => {
             tokio::time::sleep(PATIENCE).await;
             hang_up()

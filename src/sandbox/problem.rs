@@ -2,7 +2,8 @@
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
 /// An error answer.
@@ -11,11 +12,13 @@ pub(super) struct Problem {
     status: StatusCode,
     code: u32,
     message: String,
+    /// Seconds.
+    retry_after: Option<u64>,
 }
 
 impl Problem {
     fn new(status: StatusCode, code: u32, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
+        Self { status, code, message: message.into(), retry_after: None }
     }
 
     pub(super) fn validation(message: impl Into<String>) -> Self {
@@ -59,13 +62,13 @@ impl Problem {
         Self::new(StatusCode::PRECONDITION_FAILED, 10340, message)
     }
 
-    pub(super) fn too_many() -> Self {
-        Self::new(StatusCode::TOO_MANY_REQUESTS, 10010, "Too Many Requests")
+    pub(super) fn too_many(retry_after: Option<u64>) -> Self {
+        Self { retry_after, ..Self::new(StatusCode::TOO_MANY_REQUESTS, 10010, "Too Many Requests") }
     }
 
     /// What a fault rule answers.
-    pub(super) fn fault(status: StatusCode) -> Self {
-        Self::new(status, 10010, status.canonical_reason().unwrap_or("Fault on demand"))
+    pub(super) fn fault(status: StatusCode, retry_after: Option<u64>) -> Self {
+        Self { retry_after, ..Self::new(status, 10010, status.canonical_reason().unwrap_or("Fault on demand")) }
     }
 }
 
@@ -78,6 +81,10 @@ impl IntoResponse for Problem {
             "code": self.code,
             "name": format!("{reason}Exception"),
         });
-        (self.status, Json(body)).into_response()
+        let mut response = (self.status, Json(body)).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
     }
 }
