@@ -22,11 +22,11 @@ pub enum BuildError {
     /// The key can't travel in a header.
     #[error("the API key is empty or has characters that can't travel in a header")]
     ApiKey,
-    /// TLS can't be set up, most likely because the system has no certificates of its own to trust.
+    /// TLS can't be set up.
     #[error("can't set up TLS")]
     Tls(#[from] rustls::Error),
-    /// The HTTP client can't be set up.
-    #[error("can't set up the HTTP client")]
+    /// The HTTP client can't be set up, most likely because the system has no CA certificates to trust; the source says.
+    #[error("can't set up the HTTP client (https:// needs the system's CA certificates)")]
     Http(#[source] reqwest::Error),
 }
 

@@ -1,21 +1,4 @@
 //! Faults on demand: a small grammar of rules, and the dice that decide which request one hits.
-//!
-//! ```text
-//! rule      = effect *( ":" option ) [ "@" operation ]
-//! effect    = status            ; 400 to 599: answers with it instead of doing the work
-//!           | "timeout"         ; never answers (hangs up after 60 s)
-//!           | "drop"            ; closes the connection without an answer
-//!           | "garbled"         ; does the work, answers its status, but the body can't be read
-//!           | "slow=" duration  ; waits first ("200ms", "2s"); goes together with every other rule
-//! option    = percent "%"       ; hits that share of the requests, else all
-//!           | "first=" count    ; hits the first so many requests of each identity (or of each path)
-//!           | "applied"         ; does the work first: the nastiest kind
-//!           | "retry-after=" s  ; the Retry-After header of a status, in seconds
-//! operation = "connect" | "service-account" | "list" | "person" | "connections" | "events"
-//! ```
-//!
-//! Rules are tried in order and the first that hits counts, `slow` apart. Examples: `500:20%`, `503@list`,
-//! `429:retry-after=2`, `timeout:5%`, `500:first=3@connect`, `500:applied`.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -90,7 +73,24 @@ pub enum Effect {
     Slow(Duration),
 }
 
-/// One rule. Its [`FromStr`] reads the grammar in this module's documentation: `'500:20%'`, `'slow=200ms@list'`.
+/// One rule. [`FromStr`] reads it:
+///
+/// ```text
+/// rule      = effect *( ":" option ) [ "@" operation ]
+/// effect    = status            ; 400 to 599: answers with it instead of doing the work
+///           | "timeout"         ; never answers (hangs up after 60 s)
+///           | "drop"            ; closes the connection without an answer
+///           | "garbled"         ; does the work, answers its status, but the body can't be read
+///           | "slow=" duration  ; waits first ("200ms", "2s"); goes together with every other rule
+/// option    = percent "%"       ; hits that share of the requests, else all
+///           | "first=" count    ; hits the first so many requests of each identity (or of each path)
+///           | "applied"         ; does the work first: the nastiest kind
+///           | "retry-after=" s  ; the Retry-After header of a status, in seconds
+/// operation = "connect" | "service-account" | "list" | "person" | "connections" | "events"
+/// ```
+///
+/// Rules are tried in order and the first that hits counts, `slow` apart. Examples: `500:20%`, `503@list`,
+/// `429:retry-after=2`, `timeout:5%`, `500:first=3@connect`, `500:applied`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fault {
     /// What it does.

@@ -2,8 +2,7 @@
 //! demand, and a switch for each thing that Drata leaves undocumented.
 //!
 //! It is for trying rollcall, for the demo and for tests. It uses nothing of [`crate::drata`], so that a mistake about
-//! Drata's API can't hide by being made on both sides. Every reply derives from one [`state`](self), as a real server's
-//! would. It keeps all of it in memory and it is no place for real people.
+//! Drata's API can't hide by being made on both sides. Every reply derives from one state, as a real server's would. It keeps all of it in memory and it is no place for real people.
 //!
 //! The paths are served as they are and under `/public`, where Drata's base URL points. `/_sandbox/…` is the stand-in's
 //! own and needs no key:
