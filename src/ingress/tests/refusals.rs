@@ -1,6 +1,7 @@
 //! What is counted, logged and told in checkpoints.
 
 use std::io::Write;
+use std::sync::LazyLock;
 
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -35,7 +36,14 @@ impl Captured {
     }
 }
 
+/// While `tracing` knows a single subscriber, it asks the thread that comes first to a log line whether anybody wants
+/// it, and remembers the answer for all threads: a test without a subscriber would silence the others. So there is
+/// always a second one.
+static SECOND: LazyLock<tracing::Dispatch> =
+    LazyLock::new(|| tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::sink).finish()));
+
 fn capture(level: tracing::Level) -> (Captured, tracing::subscriber::DefaultGuard) {
+    LazyLock::force(&SECOND);
     let captured = Captured::default();
     let subscriber =
         tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_writer(captured.clone()).finish();
