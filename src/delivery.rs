@@ -393,9 +393,11 @@ pub struct Checkpoint {
     pub run: Uuid,
     /// The source.
     pub source: SourceName,
-    /// The highest sequence up to which every number is settled: published, or void.
+    /// The last sequence up to which every number is settled: confirmed by the broker, or void.
     pub sequence: u64,
-    /// Numbers that were handed out to deliveries whose publishing failed in the end: nobody answered 2xx for them.
+    /// Numbers up to `sequence` whose publish failed, so that they were never answered with 202. A message with such a
+    /// number may have been stored all the same; then it counts. A void is listed in every checkpoint until one of them
+    /// was confirmed, so the reader must take repetition well.
     pub voids: Vec<u64>,
 }
 

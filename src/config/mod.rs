@@ -1,1 +1,158 @@
-//! Configuration.
+//! The configuration: one TOML file, over it the environment, under it the embedded defaults. It is read and validated
+//! as a whole before any port is bound, and everything that is wrong is told at once.
+//!
+//! One file per section; each says what it checks. It fills the settings structs of the modules below and knows nothing
+//! of what those do. Nothing else in rollcall reads the environment.
+
+mod admin;
+mod broker;
+mod checks;
+mod connections;
+mod drata;
+mod ingress;
+mod keys;
+mod layers;
+mod ledger;
+mod log;
+mod people;
+mod problem;
+mod retry;
+mod secret;
+mod source;
+mod value;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub use admin::Admin;
+pub use broker::Broker;
+pub use connections::Connections;
+pub use drata::Drata;
+pub use ingress::Ingress;
+pub use keys::{DEFAULTS, KeyDoc, keys};
+pub use ledger::Ledger;
+pub use people::People;
+pub use problem::{ConfigError, Problem};
+pub use retry::Retry;
+pub use secret::{SecretRef, UrlRef, shown};
+pub use source::{OnAccessLost, Source};
+
+use crate::provider::Description;
+use crate::telemetry::logs;
+use layers::Layers;
+
+/// The file that is read if none is named and it is there.
+pub const DEFAULT_FILE: &str = "./rollcall.toml";
+
+/// What the configuration is made from.
+#[derive(Clone, Debug)]
+pub struct Sources<'a> {
+    /// The file, if there is one; see [`default_file`].
+    pub file: Option<PathBuf>,
+    /// The environment; see [`environment`].
+    pub env: BTreeMap<String, String>,
+    /// The providers that a source may name: [`crate::provider::REGISTRY`].
+    pub registry: &'a [&'static Description],
+}
+
+/// The whole configuration, valid in itself.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the embedded stores keep their files.
+    pub data_dir: PathBuf,
+    /// `[ingress]`
+    pub ingress: Ingress,
+    /// `[admin]`
+    pub admin: Admin,
+    /// `[broker]`
+    pub broker: Broker,
+    /// `[ledger]`
+    pub ledger: Ledger,
+    /// `[drata]`
+    pub drata: Drata,
+    /// `[retry]`
+    pub retry: Retry,
+    /// `[people]`
+    pub people: People,
+    /// `[log]`
+    pub log: logs::Settings,
+    /// The `[[source]]` tables, in the order of the file.
+    pub sources: Vec<Source>,
+    origin: String,
+}
+
+impl Settings {
+    /// Refuses a configuration without sources, for the commands that need one.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn require_sources(&self) -> Result<(), ConfigError> {
+        if self.sources.is_empty() {
+            let fix = "there is no [[source]]; add one for each webhook (`rollcall providers` lists the kinds)";
+            return Err(Problem::new(&self.origin, keys::SOURCE, fix).into());
+        }
+        Ok(())
+    }
+}
+
+/// [`DEFAULT_FILE`], if it is there.
+#[must_use]
+pub fn default_file() -> Option<PathBuf> {
+    Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.is_file())
+}
+
+/// The process's environment. Variables that aren't Unicode are left out.
+#[must_use]
+pub fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// Reads and validates the configuration.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load(sources: Sources<'_>) -> Result<Settings, ConfigError> {
+    let mut layers = Layers::new(sources.file.as_deref().map(Path::new), &sources.env);
+    let settings = read(&mut layers, sources.registry);
+    if let Some(settings) = &settings {
+        checks::cross_check(settings, &mut layers);
+    }
+    match settings {
+        Some(settings) if layers.problems.is_empty() => Ok(settings),
+        _ => Err(ConfigError { problems: layers.problems }),
+    }
+}
+
+/// Every section is read before any is missed, so that all problems are found.
+fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settings> {
+    let data_dir = layers.required("data_dir");
+    let ingress = Ingress::read(layers);
+    let admin = Admin::read(layers);
+    let broker = Broker::read(layers);
+    let ledger = Ledger::read(layers);
+    let drata = Drata::read(layers);
+    let retry = Retry::read(layers);
+    let people = People::read(layers);
+    let log = log::read(layers);
+    let tables = layers.take_sources();
+    let sources =
+        tables.into_iter().zip(1..).filter_map(|(table, n)| Source::read(layers, registry, n, table)).collect();
+    Some(Settings {
+        data_dir: data_dir?,
+        ingress: ingress?,
+        admin: admin?,
+        broker: broker?,
+        ledger: ledger?,
+        drata: drata?,
+        retry: retry?,
+        people: people?,
+        log: log?,
+        sources,
+        origin: layers.origin.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,210 @@
-//! Ingress.
+//! The HTTP edge: takes webhooks, lets the provider's verifier check them, and answers 202 once the broker has them.
+//!
+//! It reads raw bytes within bounds of size, time and memory, and hands on what was verified, untouched. It parses no
+//! payload, keeps no state but the sequence numbers of its run ([`balance`]), and knows neither the ledger nor the
+//! platform. Beside it is the [`admin`] listener with health and metrics.
+//!
+//! `POST /webhooks/{source}` is checked in this order, and the first fault is the answer ([`problem::Problem`]):
+//!
+//! 1. 404 no such source; 405 not a POST; 415 neither JSON nor a form, or encoded; 413 longer than `max_body` by its own
+//!    account; 401 without a well-formed signature, which needs no body to see;
+//! 2. 503 too many requests in work;
+//! 3. 413 or 503 as the body grows over `max_body` or the memory for all bodies; 408 if it comes too slowly;
+//! 4. 401 the signature is wrong; 400 verified, but not JSON or without a usable name;
+//! 5. 200 a ping; else it is published: 202, or 413 larger than the broker takes, or 503 not durable.
+
+pub mod admin;
+mod balance;
+mod body;
+mod budget;
+pub mod problem;
+mod receive;
+mod refusal;
+mod serve;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::any;
+use metrics::{Counter, Gauge, Histogram};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::broker::SharedBroker;
+use crate::delivery::{Checkpoint, SourceName};
+use crate::provider::Verifier;
+use crate::shutdown::Tasks;
+use crate::telemetry::metrics as names;
+use balance::Balance;
+use budget::Budget;
+use refusal::Refusals;
+pub use serve::{Limits, serve};
+
+/// The edge's limits. Sizes are in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The largest body.
+    pub max_body: usize,
+    /// How much all bodies together may take.
+    pub body_budget: usize,
+    /// The part of the budget that is kept for bodies of at most [`SMALL_BODY`].
+    pub small_reserve: usize,
+    /// How many requests may be in work at once.
+    pub max_in_flight: usize,
+    /// How many connections may be open at once.
+    pub max_connections: usize,
+    /// How long a client may take for its headers, and how long an idle connection is kept.
+    pub header_timeout: Duration,
+    /// How long a client may take for its body.
+    pub body_timeout: Duration,
+    /// The least rate of a body in bytes a second, after a grace of two seconds.
+    pub least_rate: usize,
+    /// How long a whole request may take.
+    pub request_timeout: Duration,
+    /// How long requests in work may take to finish at the end.
+    pub shutdown_grace: Duration,
+}
+
+/// Up to this size in bytes a body counts as small; GitHub's are smaller than 30 KiB, nearly all.
+pub const SMALL_BODY: usize = 256 * 1024;
+
+/// How often a run tells how far it has come.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
+
+/// One source, as the edge needs it.
+#[derive(Debug)]
+pub struct IngressSource {
+    /// Its name: the last part of its URL.
+    pub name: SourceName,
+    /// Its provider's name in the registry.
+    pub provider: &'static str,
+    /// Checks its requests.
+    pub verifier: Box<dyn Verifier>,
+}
+
+/// The HTTP edge. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Ingress {
+    edge: Arc<Edge>,
+}
+
+/// What all requests share.
+#[derive(Debug)]
+struct Edge {
+    settings: Settings,
+    run: Uuid,
+    endpoints: HashMap<String, Endpoint>,
+    nowhere: Refusals,
+    broker: SharedBroker,
+    budget: Budget,
+    slots: Semaphore,
+    in_flight: Gauge,
+    seconds: Histogram,
+}
+
+/// One source and all that is counted for it.
+#[derive(Debug)]
+struct Endpoint {
+    source: IngressSource,
+    balance: Balance,
+    accepted: Counter,
+    refusals: Refusals,
+}
+
+impl Ingress {
+    /// Begins a run: sequences start at 1 under a new id.
+    #[must_use]
+    pub fn new(settings: Settings, sources: Vec<IngressSource>, broker: SharedBroker) -> Self {
+        let endpoints = sources.into_iter().map(|source| {
+            let name = source.name.to_string();
+            let endpoint = Endpoint {
+                balance: Balance::default(),
+                accepted: metrics::counter!(names::ACCEPTED, "source" => name.clone()),
+                refusals: Refusals::new(&name),
+                source,
+            };
+            (name, endpoint)
+        });
+        let edge = Edge {
+            run: Uuid::now_v7(),
+            endpoints: endpoints.collect(),
+            nowhere: Refusals::new("-"),
+            broker,
+            budget: Budget::new(settings.body_budget, settings.small_reserve),
+            slots: Semaphore::new(settings.max_in_flight),
+            in_flight: metrics::gauge!(names::IN_FLIGHT),
+            seconds: metrics::histogram!(names::INGRESS_SECONDS),
+            settings,
+        };
+        Self { edge: Arc::new(edge) }
+    }
+
+    /// The id of this run.
+    #[must_use]
+    pub fn run(&self) -> Uuid {
+        self.edge.run
+    }
+
+    /// The routes. Every path ends in [`receive`]: whether the source exists comes before everything else.
+    pub fn router(&self) -> Router {
+        Router::new()
+            .route("/webhooks/{source}", any(receive::receive))
+            .fallback(receive::receive)
+            .with_state(Arc::clone(&self.edge))
+    }
+
+    /// Serves until the token is cancelled, finishes what is in work, and closes the tail with a last checkpoint.
+    /// Returns whether all requests could finish.
+    pub async fn serve(&self, listener: TcpListener, tasks: &Tasks) -> bool {
+        let limits = Limits {
+            header_timeout: self.edge.settings.header_timeout,
+            max_connections: self.edge.settings.max_connections,
+            grace: self.edge.settings.shutdown_grace,
+        };
+        // Its own token, so that checkpoints go on while the last requests finish.
+        let drained = CancellationToken::new();
+        let serving = async {
+            let all_finished = serve(listener, self.router(), limits, tasks).await;
+            drained.cancel();
+            all_finished
+        };
+        let (all_finished, ()) = tokio::join!(serving, self.checkpoints(&drained));
+        all_finished
+    }
+
+    async fn checkpoints(&self, token: &CancellationToken) {
+        let mut tick = interval(CHECKPOINT_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while token.run_until_cancelled(tick.tick()).await.is_some() {
+            self.checkpoint().await;
+        }
+        self.checkpoint().await;
+    }
+
+    /// Publishes a checkpoint for every source that has come further since its last one.
+    pub async fn checkpoint(&self) {
+        for endpoint in self.edge.endpoints.values() {
+            while let Some(progress) = endpoint.balance.progress() {
+                let checkpoint = Checkpoint {
+                    run: self.edge.run,
+                    source: endpoint.source.name.clone(),
+                    sequence: progress.sequence,
+                    voids: progress.voids.clone(),
+                };
+                if let Err(error) = self.edge.broker.checkpoint(&checkpoint).await {
+                    tracing::warn!(source = %checkpoint.source, %error, "checkpoint not published; it is tried again");
+                    break;
+                }
+                endpoint.balance.told(&progress);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

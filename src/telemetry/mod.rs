@@ -1,1 +1,6 @@
-//! Telemetry.
+//! Logs and metrics: how the process tells people and machines what it does.
+//!
+//! The parts write through `tracing` and `metrics` and know nothing of where it goes.
+
+pub mod logs;
+pub mod metrics;

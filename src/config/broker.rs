@@ -1,0 +1,64 @@
+//! `[broker]`: RabbitMQ, or the embedded broker if no address is given.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use super::layers::Layers;
+use super::secret::UrlRef;
+
+/// The section's settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broker {
+    /// RabbitMQ's address; none for the embedded broker.
+    pub url: Option<UrlRef>,
+    /// What the names of exchange and queues begin with.
+    pub prefix: String,
+    /// The largest message in bytes.
+    pub max_message: ByteSize,
+    /// How many unacked messages a worker holds.
+    pub prefetch: u16,
+    /// Whether to declare exchange, queues and bindings.
+    pub declare: bool,
+    /// How long to wait for one confirm.
+    pub confirm_timeout: Duration,
+    /// How long to try to publish one delivery in all.
+    pub publish_timeout: Duration,
+}
+
+impl Broker {
+    pub(super) fn read(layers: &mut Layers) -> Option<Self> {
+        let url = layers.optional("broker.url");
+        let prefix = layers.required("broker.prefix");
+        let max_message = layers.required("broker.max_message");
+        let prefetch = layers.required("broker.prefetch");
+        let declare = layers.required("broker.declare");
+        let confirm_timeout = layers.required("broker.confirm_timeout");
+        let publish_timeout = layers.required("broker.publish_timeout");
+        let broker = Self {
+            url: url?,
+            prefix: prefix?,
+            max_message: max_message?,
+            prefetch: prefetch?,
+            declare: declare?,
+            confirm_timeout: confirm_timeout?,
+            publish_timeout: publish_timeout?,
+        };
+        if let Some(UrlRef::Plain(url)) = &broker.url
+            && !matches!(url.scheme(), "amqp" | "amqps")
+        {
+            layers.blame_value("broker.url", "must begin with amqp:// or amqps://");
+        }
+        let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if broker.prefix.len() > 100 || !broker.prefix.chars().all(usable) {
+            layers.blame_value(
+                "broker.prefix",
+                "may only have letters, digits, '.', '-' and '_', and at most 100 of them",
+            );
+        }
+        if broker.confirm_timeout > broker.publish_timeout {
+            layers.blame_value("broker.confirm_timeout", "must be at most broker.publish_timeout");
+        }
+        Some(broker)
+    }
+}

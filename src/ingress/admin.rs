@@ -1,0 +1,162 @@
+//! The admin listener: is the process alive, can it do its job, how are its parts, what are its numbers.
+//!
+//! It asks the parts and knows none of them. What the platform does never takes an ingress out of its load balancer:
+//! `/ready` asks only the parts that the process's own role needs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use serde::Serialize;
+
+use crate::broker::{Health, State as PartState};
+use crate::telemetry::metrics::Metrics;
+
+/// Asks a part how it is. Must answer at once.
+pub type HealthOf = Arc<dyn Fn() -> Health + Send + Sync>;
+
+/// A part of the process.
+#[derive(Clone)]
+pub struct Part {
+    /// Its name in `/health`: `broker`, `ledger`, `drata`, `source:acme-github`.
+    pub name: String,
+    /// How it is.
+    pub health: HealthOf,
+    /// Whether the process can't do its role's job without it.
+    pub needed: bool,
+}
+
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Part").field("name", &self.name).field("needed", &self.needed).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+struct Admin {
+    parts: Vec<Part>,
+    metrics: Metrics,
+}
+
+/// The routes `/live`, `/ready`, `/health` and `/metrics`.
+pub fn router(parts: Vec<Part>, metrics: Metrics) -> Router {
+    Router::new()
+        .route("/live", get(live))
+        .route("/ready", get(ready))
+        .route("/health", get(health))
+        .route("/metrics", get(render_metrics))
+        .with_state(Arc::new(Admin { parts, metrics }))
+}
+
+async fn live() -> &'static str {
+    "alive\n"
+}
+
+async fn ready(State(admin): State<Arc<Admin>>) -> Response {
+    let missing: Vec<&str> = admin
+        .parts
+        .iter()
+        .filter(|part| part.needed && !works((part.health)().state))
+        .map(|part| part.name.as_str())
+        .collect();
+    if missing.is_empty() {
+        "ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", missing.join(", "))).into_response()
+    }
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    status: PartState,
+    parts: BTreeMap<&'a str, Health>,
+}
+
+async fn health(State(admin): State<Arc<Admin>>) -> Response {
+    let parts: BTreeMap<&str, Health> = admin.parts.iter().map(|part| (part.name.as_str(), (part.health)())).collect();
+    let worst = parts.values().map(|health| health.state).max_by_key(|state| badness(*state)).unwrap_or(PartState::Ok);
+    let status = if works(worst) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Report { status: worst, parts })).into_response()
+}
+
+async fn render_metrics(State(admin): State<Arc<Admin>>) -> Response {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.metrics.render()).into_response()
+}
+
+const fn works(state: PartState) -> bool {
+    matches!(state, PartState::Ok | PartState::Degraded)
+}
+
+const fn badness(state: PartState) -> u8 {
+    match state {
+        PartState::Ok => 0,
+        PartState::Degraded => 1,
+        PartState::Halted => 2,
+        PartState::Down => 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use http::Request;
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::delivery::Timestamp;
+    use crate::telemetry::metrics::{ACCEPTED, recorder};
+
+    fn part(name: &str, state: PartState, needed: bool) -> Part {
+        let health = Health { state, reason: Some("a test".to_owned()), since: Timestamp(0) };
+        Part { name: name.to_owned(), health: Arc::new(move || health.clone()), needed }
+    }
+
+    async fn ask(parts: Vec<Part>, path: &str) -> (u16, String) {
+        let (recorder, metrics) = recorder().unwrap();
+        metrics::with_local_recorder(&recorder, || metrics::counter!(ACCEPTED, "source" => "acme").increment(1));
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = router(parts, metrics).oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn readiness_is_about_the_parts_that_the_role_needs() {
+        let parts = vec![part("broker", PartState::Degraded, true), part("drata", PartState::Halted, false)];
+        assert_eq!(ask(parts, "/ready").await, (200, "ready\n".to_owned()));
+        let parts = vec![part("broker", PartState::Down, true)];
+        assert_eq!(ask(parts, "/ready").await, (503, "not ready: broker\n".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn health_shows_every_part_and_the_worst_decides() {
+        let (status, body) = ask(vec![part("broker", PartState::Degraded, true)], "/health").await;
+        let expected = r#"{"status":"degraded","parts":{"broker":{"state":"degraded","reason":"a test","since":"1970-01-01T00:00:00Z"}}}"#;
+        assert_eq!((status, body.as_str()), (200, expected));
+        for (state, word) in [(PartState::Halted, "halted"), (PartState::Down, "down")] {
+            let (status, body) = ask(vec![part("a", PartState::Ok, true), part("b", state, false)], "/health").await;
+            assert_eq!(status, 503);
+            assert!(body.starts_with(&format!("{{\"status\":\"{word}\"")), "{body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_process_is_alive_whatever_its_parts_do() {
+        assert_eq!(ask(vec![part("broker", PartState::Down, true)], "/live").await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn metrics_are_served_as_text() {
+        let (status, body) = ask(Vec::new(), "/metrics").await;
+        assert_eq!(status, 200);
+        assert!(body.contains("rollcall_accepted_total{source=\"acme\"} 1"), "{body}");
+    }
+}

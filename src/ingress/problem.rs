@@ -1,0 +1,123 @@
+//! What a request is told that isn't taken: RFC 9457 problems with fixed texts, which say no more than the status does.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// There is no such source.
+    NotFound,
+    /// It isn't a POST.
+    Method,
+    /// The body is neither JSON nor a form, or it is compressed.
+    MediaType,
+    /// The body is larger than the edge or the broker takes.
+    TooLarge,
+    /// The body didn't come in time.
+    TooSlow,
+    /// The signature is missing, wrong or too old.
+    Unverified,
+    /// It is verified, but doesn't say what it is.
+    Malformed,
+    /// It couldn't be made durable.
+    Unavailable,
+    /// There is too much to do.
+    Busy,
+}
+
+impl Problem {
+    /// Every problem, in the order in which they are looked for.
+    pub const ALL: [Self; 9] = [
+        Self::NotFound,
+        Self::Method,
+        Self::MediaType,
+        Self::TooLarge,
+        Self::TooSlow,
+        Self::Unverified,
+        Self::Malformed,
+        Self::Unavailable,
+        Self::Busy,
+    ];
+
+    /// The HTTP status.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Unverified => StatusCode::UNAUTHORIZED,
+            Self::Malformed => StatusCode::BAD_REQUEST,
+            Self::Unavailable | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The word in the problem's `type` (`/problems/unverified`) and in the metric's `reason`.
+    #[must_use]
+    pub const fn slug(self) -> &'static str {
+        match self {
+            Self::NotFound => "not-found",
+            Self::Method => "method",
+            Self::MediaType => "media-type",
+            Self::TooLarge => "too-large",
+            Self::TooSlow => "too-slow",
+            Self::Unverified => "unverified",
+            Self::Malformed => "malformed",
+            Self::Unavailable => "unavailable",
+            Self::Busy => "busy",
+        }
+    }
+
+    /// One sentence for people.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::NotFound => "There is no such webhook source.",
+            Self::Method => "Webhooks are sent with POST.",
+            Self::MediaType => {
+                "The body must be application/json or application/x-www-form-urlencoded, not compressed."
+            }
+            Self::TooLarge => "The body is too large.",
+            Self::TooSlow => "The body did not arrive in time.",
+            Self::Unverified => "The request could not be verified.",
+            Self::Malformed => "The request is not a usable delivery.",
+            Self::Unavailable => "The delivery could not be stored. Send it again later.",
+            Self::Busy => "There is too much to do at the moment. Send it again later.",
+        }
+    }
+
+    const fn retry_after(self) -> Option<&'static str> {
+        match self {
+            Self::Unavailable => Some("10"),
+            Self::Busy => Some("2"),
+            _ => None,
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, slug, title) = (self.status(), self.slug(), self.title());
+        let body = serde_json::json!({
+            "type": format!("/problems/{slug}"),
+            "title": title,
+            "status": status.as_u16(),
+        });
+        let mut response = Response::new(Body::from(body.to_string()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+        }
+        if self == Self::Method {
+            headers.insert(ALLOW, HeaderValue::from_static("POST"));
+        }
+        response
+    }
+}

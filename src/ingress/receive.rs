@@ -1,0 +1,165 @@
+//! One webhook request, from its headers to its answer. The order of the checks is the contract.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode};
+use http_body::Body as _;
+use serde::Serialize;
+use tokio::time::{Instant, timeout_at};
+
+use super::problem::Problem;
+use super::refusal::Refused;
+use super::{Edge, Endpoint, Settings, body};
+use crate::broker::PublishError;
+use crate::delivery::{Delivery, DeliveryId, Encoding, SourceName, Stamp, Timestamp, Unverified};
+use crate::provider::Verifier;
+
+pub(super) async fn receive(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    let started = Instant::now();
+    let name = request.uri().path().strip_prefix("/webhooks/").unwrap_or_default();
+    let Some(endpoint) = edge.endpoints.get(name) else {
+        let shown = name.parse::<SourceName>().map_or_else(|_| "not a source name".to_owned(), |name| name.to_string());
+        edge.nowhere.record(&Refused::new(Problem::NotFound, shown), Timestamp::now());
+        let (parts, body) = request.into_parts();
+        body::linger(&parts.headers, body).await;
+        return Problem::NotFound.into_response();
+    };
+    let answer = edge.answer(endpoint, request, started).await;
+    edge.seconds.record(started.elapsed());
+    match answer {
+        Ok(answer) => answer.into_response(),
+        Err(refused) => {
+            endpoint.refusals.record(&refused, Timestamp::now());
+            refused.problem.into_response()
+        }
+    }
+}
+
+impl Edge {
+    async fn answer(&self, endpoint: &Endpoint, request: Request, started: Instant) -> Result<Answer, Refused> {
+        let (parts, body) = request.into_parts();
+        let verifier = endpoint.source.verifier.as_ref();
+        let (encoding, _slot) = match self.admit(&parts, &body, verifier) {
+            Ok(admitted) => admitted,
+            Err(refused) => {
+                body::linger(&parts.headers, body).await;
+                return Err(refused);
+            }
+        };
+        let _counted = InFlight::begin(&self.in_flight);
+        let (body, _held) = body::read(body, &self.settings, &self.budget, started).await?;
+        let received_at = Timestamp::now();
+        let unverified = Unverified { headers: &parts.headers, encoding, body: &body };
+        let verified = verifier.verify(unverified, received_at)?;
+        let named = verifier.name(&parts.headers, &verified)?;
+        if named.ping {
+            tracing::debug!(source = %endpoint.source.name, "ping");
+            return Ok(Answer::Pong);
+        }
+        let delivery =
+            verified.into_delivery(endpoint.source.name.clone(), endpoint.source.provider, named, received_at);
+        self.publish(endpoint, delivery, started).await
+    }
+
+    /// Everything that needs no body.
+    fn admit(
+        &self,
+        parts: &Parts,
+        body: &Body,
+        verifier: &dyn Verifier,
+    ) -> Result<(Encoding, tokio::sync::SemaphorePermit<'_>), Refused> {
+        let encoding = encoding(parts, body, &self.settings)?;
+        verifier.precheck(&parts.headers)?;
+        match self.slots.try_acquire() {
+            Ok(slot) => Ok((encoding, slot)),
+            Err(_full) => Err(Refused::new(Problem::Busy, "ingress.max_in_flight requests are in work")),
+        }
+    }
+
+    /// 202 comes only after the broker's confirm. Whatever else happens leaves the ticket unconfirmed, also a client
+    /// that hangs up, which drops this future.
+    async fn publish(&self, endpoint: &Endpoint, mut delivery: Delivery, started: Instant) -> Result<Answer, Refused> {
+        let ticket = endpoint.balance.draw();
+        delivery.stamp = Some(Stamp { run: self.run, sequence: ticket.number() });
+        match timeout_at(started + self.settings.request_timeout, self.broker.publish(&delivery)).await {
+            Ok(Ok(())) => {
+                ticket.confirm();
+                endpoint.accepted.increment(1);
+                tracing::debug!(source = %delivery.source, id = %delivery.id, event = %delivery.event, "accepted");
+                Ok(Answer::Accepted(delivery.id))
+            }
+            Ok(Err(error @ PublishError::TooLarge { .. })) => Err(Refused::new(Problem::TooLarge, error.to_string())),
+            Ok(Err(error)) => Err(Refused::new(Problem::Unavailable, error.to_string())),
+            Err(_elapsed) => Err(Refused::new(Problem::Unavailable, "no confirm within ingress.request_timeout")),
+        }
+    }
+}
+
+/// 405, 415 and 413, in this order. Bytes are verified as they came, so an encoded body can't be taken: whoever decoded
+/// it on the way would have changed what was signed.
+fn encoding(parts: &Parts, body: &Body, settings: &Settings) -> Result<Encoding, Refused> {
+    if parts.method != Method::POST {
+        return Err(Refused::new(Problem::Method, "not a POST"));
+    }
+    if parts.headers.get(CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(Refused::new(Problem::MediaType, "it has a content encoding"));
+    }
+    let content_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let Some(encoding) = Encoding::from_content_type(content_type) else {
+        return Err(Refused::new(Problem::MediaType, "its content type is neither JSON nor a form"));
+    };
+    if body.size_hint().lower() > settings.max_body as u64 {
+        return Err(Refused::new(Problem::TooLarge, "its length is over ingress.max_body"));
+    }
+    Ok(encoding)
+}
+
+/// What a request is told that was taken.
+enum Answer {
+    Accepted(DeliveryId),
+    Pong,
+}
+
+#[derive(Serialize)]
+struct Accepted<'a> {
+    delivery: &'a str,
+    status: &'static str,
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let (status, body) = match self {
+            Self::Accepted(id) => {
+                let accepted = Accepted { delivery: id.as_str(), status: "accepted" };
+                // A struct of two texts can always be written.
+                (StatusCode::ACCEPTED, Body::from(serde_json::to_vec(&accepted).unwrap_or_default()))
+            }
+            Self::Pong => (StatusCode::OK, Body::from(r#"{"status":"pong"}"#)),
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+}
+
+/// Counts a request as in work for as long as it lives.
+struct InFlight<'a>(&'a metrics::Gauge);
+
+impl<'a> InFlight<'a> {
+    fn begin(gauge: &'a metrics::Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}

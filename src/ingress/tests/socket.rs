@@ -1,0 +1,192 @@
+//! The edge over a real connection: what only shows on the wire.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use super::*;
+
+struct Server {
+    address: SocketAddr,
+    broker: Arc<FakeBroker>,
+    tasks: Tasks,
+    serving: JoinHandle<bool>,
+}
+
+impl Server {
+    async fn start(settings: Settings) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (ingress, broker) = ingress_with(settings);
+        let tasks = Tasks::new();
+        let serving = {
+            let inner = tasks.clone();
+            tasks.spawn(async move { ingress.serve(listener, &inner).await })
+        };
+        Self { address, broker, tasks, serving }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        soon(TcpStream::connect(self.address)).await.unwrap()
+    }
+
+    /// Sends bytes on a new connection and reads until it is closed.
+    async fn exchange(&self, bytes: &[u8]) -> String {
+        let mut stream = self.connect().await;
+        stream.write_all(bytes).await.unwrap();
+        rest(&mut stream).await
+    }
+
+    /// Tells the process to end, without waiting.
+    fn end(&self) {
+        self.tasks.token().cancel();
+    }
+}
+
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    // A reset ends the connection as well as a close does.
+    let _closed_or_reset = soon(stream.read_to_end(&mut bytes)).await;
+    String::from_utf8(bytes).unwrap()
+}
+
+/// Reads until the answer's head and body are there.
+async fn answer(stream: &mut TcpStream) -> String {
+    let mut read = String::new();
+    while !read.contains("}") {
+        let mut bytes = [0; 1024];
+        let n = soon(stream.read(&mut bytes)).await.unwrap();
+        assert_ne!(n, 0, "closed after {read:?}");
+        read.push_str(std::str::from_utf8(&bytes[..n]).unwrap());
+    }
+    read
+}
+
+fn head(body: &[u8], more: &str) -> String {
+    format!(
+        "POST /webhooks/acme HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nx-test-signature: {}\r\n\
+         x-test-event: push\r\nx-test-delivery: d-1\r\n{more}\r\n",
+        signature(body)
+    )
+}
+
+fn good() -> String {
+    head(b"{}", "content-length: 2\r\n") + "{}"
+}
+
+fn last(request: &str) -> String {
+    request.replacen("host: x", "host: x\r\nconnection: close", 1)
+}
+
+#[tokio::test]
+async fn two_requests_go_over_one_connection() {
+    let server = Server::start(settings()).await;
+    let both = server.exchange((good() + &last(&good())).as_bytes()).await;
+    assert_eq!(both.matches("HTTP/1.1 202 Accepted").count(), 2, "{both}");
+    assert_eq!(server.broker.published().len(), 2);
+}
+
+#[tokio::test]
+async fn a_chunked_body_is_taken_and_one_that_grows_too_long_is_413() {
+    let server = Server::start(Settings { max_body: 10, ..settings() }).await;
+    let fits = head(b"[1,2]", "transfer-encoding: chunked\r\n") + "2\r\n[1\r\n3\r\n,2]\r\n0\r\n\r\n";
+    assert!(server.exchange(last(&fits).as_bytes()).await.starts_with("HTTP/1.1 202"));
+    let grows = head(b"", "transfer-encoding: chunked\r\n") + "6\r\n[1,2,3\r\n6\r\n,4,5,6\r\n";
+    let refused = server.exchange(grows.as_bytes()).await;
+    assert!(refused.starts_with("HTTP/1.1 413"), "{refused}");
+    assert_eq!(server.broker.published().len(), 1);
+}
+
+#[tokio::test]
+async fn headers_that_come_too_slowly_end_the_connection() {
+    let server = Server::start(Settings { header_timeout: Duration::from_millis(300), ..settings() }).await;
+    let nothing = server.exchange(b"POST /webhooks/acme HTTP/1.1\r\nhost: x\r\n").await;
+    assert_eq!(nothing, "", "there is no request to answer");
+    let mut idle = server.connect().await;
+    idle.write_all(good().as_bytes()).await.unwrap();
+    let answered = rest(&mut idle).await;
+    assert_eq!(answered.matches("HTTP/1.1 ").count(), 1, "an idle connection is closed too: {answered}");
+}
+
+#[tokio::test]
+async fn headers_that_are_too_large_are_refused() {
+    let server = Server::start(settings()).await;
+    let large = head(b"{}", &format!("content-length: 2\r\nx-large: {}\r\n", "x".repeat(64 * 1024)));
+    let refused = server.exchange(large.as_bytes()).await;
+    // The rest of the headers is never read, so that a reset may overtake the 431.
+    assert!(!refused.contains("HTTP/1.1 202") && server.broker.published().is_empty(), "{refused}");
+}
+
+#[tokio::test]
+async fn a_body_that_comes_too_slowly_is_told_so() {
+    let server = Server::start(Settings { body_timeout: Duration::from_millis(50), ..settings() }).await;
+    let refused = server.exchange((head(b"{}", "content-length: 2\r\n") + "{").as_bytes()).await;
+    assert!(refused.starts_with("HTTP/1.1 408") && refused.contains("/problems/too-slow"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_refusal_before_the_body_was_read_reaches_the_client() {
+    let server = Server::start(settings()).await;
+    let body = "x".repeat(200 * 1024);
+    let unsigned = format!(
+        "POST /webhooks/acme HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let refused = server.exchange(unsigned.as_bytes()).await;
+    assert!(refused.starts_with("HTTP/1.1 401") && refused.contains("/problems/unverified"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_client_that_asks_first_is_refused_without_sending() {
+    let server = Server::start(settings()).await;
+    let asks = head(b"", "content-length: 2000000\r\nexpect: 100-continue\r\n");
+    let refused = server.exchange(asks.as_bytes()).await;
+    assert!(refused.starts_with("HTTP/1.1 413"), "{refused}");
+}
+
+#[tokio::test]
+async fn connections_over_the_limit_wait_for_their_turn() {
+    let server = Server::start(Settings { max_connections: 1, ..settings() }).await;
+    let mut first = server.connect().await;
+    first.write_all(good().as_bytes()).await.unwrap();
+    answer(&mut first).await;
+    let mut second = server.connect().await;
+    second.write_all(last(&good()).as_bytes()).await.unwrap();
+    assert_eq!(server.broker.published().len(), 1);
+    drop(first);
+    assert!(rest(&mut second).await.starts_with("HTTP/1.1 202"));
+}
+
+#[tokio::test]
+async fn the_end_finishes_requests_in_work_and_closes_the_tail() {
+    let server = Server::start(settings()).await;
+    server.broker.is(Mood::Waits);
+    let mut working = server.connect().await;
+    working.write_all(good().as_bytes()).await.unwrap();
+    server.broker.one_has_begun().await;
+    let mut idle = server.connect().await;
+    server.end();
+    assert_eq!(rest(&mut idle).await, "", "an idle connection is closed");
+    server.broker.release.add_permits(1);
+    let finished = rest(&mut working).await;
+    assert!(finished.starts_with("HTTP/1.1 202"), "{finished}");
+    assert!(soon(server.serving).await.unwrap(), "all requests finished");
+    assert_eq!(server.broker.take_checkpoints(), [(1, vec![])]);
+    assert!(TcpStream::connect(server.address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn the_end_cuts_off_what_does_not_finish_in_time() {
+    let server = Server::start(Settings { shutdown_grace: Duration::from_millis(50), ..settings() }).await;
+    server.broker.is(Mood::Waits);
+    let mut stuck = server.connect().await;
+    stuck.write_all(good().as_bytes()).await.unwrap();
+    server.broker.one_has_begun().await;
+    server.end();
+    assert_eq!(rest(&mut stuck).await, "", "no answer, so the provider counts it as failed");
+    assert!(!soon(server.serving).await.unwrap());
+    assert_eq!(server.broker.take_checkpoints(), [(1, vec![1])], "and its number is void");
+}

@@ -1,0 +1,213 @@
+//! Metrics in the Prometheus text format: the catalogue of their names, and the recorder that collects them.
+//!
+//! Parts that count on a hot path ask for their handles once, when they are built, and keep them.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use metrics::Unit;
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use tokio_util::sync::CancellationToken;
+
+/// What kind of metric it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It only goes up.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// It counts observations in buckets.
+    Histogram,
+}
+
+/// One metric of the catalogue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// What kind it is.
+    pub kind: Kind,
+    /// The unit of its value.
+    pub unit: Unit,
+    /// The labels that it may have.
+    pub labels: &'static [&'static str],
+    /// What it tells.
+    pub meaning: &'static str,
+}
+
+const fn counter(name: &'static str, labels: &'static [&'static str], meaning: &'static str) -> Metric {
+    Metric { name, kind: Kind::Counter, unit: Unit::Count, labels, meaning }
+}
+
+const fn gauge(name: &'static str, unit: Unit, meaning: &'static str) -> Metric {
+    Metric { name, kind: Kind::Gauge, unit, labels: &[], meaning }
+}
+
+const fn seconds(name: &'static str, labels: &'static [&'static str], meaning: &'static str) -> Metric {
+    Metric { name, kind: Kind::Histogram, unit: Unit::Seconds, labels, meaning }
+}
+
+/// Deliveries that were accepted: durable, and answered with 202.
+pub const ACCEPTED: &str = "rollcall_accepted_total";
+/// Requests that were refused.
+pub const REFUSED: &str = "rollcall_refused_total";
+/// How long a request took at the ingress.
+pub const INGRESS_SECONDS: &str = "rollcall_ingress_seconds";
+/// Requests in work at the ingress.
+pub const IN_FLIGHT: &str = "rollcall_in_flight";
+/// How long a publish took.
+pub const PUBLISH_SECONDS: &str = "rollcall_broker_publish_seconds";
+/// Publishes that failed.
+pub const PUBLISH_FAILURES: &str = "rollcall_broker_publish_failures_total";
+/// Times that the connection to the broker was rebuilt.
+pub const RECONNECTS: &str = "rollcall_broker_reconnects_total";
+/// Acks that came too late.
+pub const STALE_ACKS: &str = "rollcall_broker_stale_acks_total";
+/// Calls to the platform.
+pub const TARGET_REQUESTS: &str = "rollcall_target_requests_total";
+/// How long calls to the platform took.
+pub const TARGET_SECONDS: &str = "rollcall_target_request_seconds";
+/// Outcomes of deliveries.
+pub const OUTCOMES: &str = "rollcall_outcomes_total";
+/// Accounts that are due.
+pub const DUE_ACCOUNTS: &str = "rollcall_due_accounts";
+/// Accounts that wait.
+pub const WAITING_ACCOUNTS: &str = "rollcall_waiting_accounts";
+/// Accounts that are parked.
+pub const PARKED_ACCOUNTS: &str = "rollcall_parked_accounts";
+/// The age of the oldest change that isn't applied.
+pub const OLDEST_UNAPPLIED: &str = "rollcall_oldest_unapplied_seconds";
+
+/// Every metric. Documentation is written from this table, and nothing may be recorded that isn't in it.
+pub const METRICS: &[Metric] = &[
+    counter(ACCEPTED, &["source"], "Deliveries that were accepted: durable in the broker and answered with 202."),
+    counter(REFUSED, &["source", "reason"], "Requests that were refused; source is - if there is no such source."),
+    seconds(INGRESS_SECONDS, &[], "How long a webhook request took, from its headers to its answer."),
+    gauge(IN_FLIGHT, Unit::Count, "Webhook requests that are in work."),
+    seconds(PUBLISH_SECONDS, &[], "How long it took until the broker had confirmed a delivery."),
+    counter(PUBLISH_FAILURES, &["reason"], "Publishes that the broker didn't confirm."),
+    counter(RECONNECTS, &[], "Times that the connection to the broker was rebuilt."),
+    counter(STALE_ACKS, &[], "Acks that came after their session had ended; those messages come again."),
+    counter(TARGET_REQUESTS, &["target", "operation", "status"], "Calls to the compliance platform, by answer."),
+    seconds(TARGET_SECONDS, &["operation"], "How long calls to the compliance platform took."),
+    counter(OUTCOMES, &["outcome"], "Deliveries by what became of them."),
+    gauge(DUE_ACCOUNTS, Unit::Count, "Accounts whose status is to be brought up to date now."),
+    gauge(WAITING_ACCOUNTS, Unit::Count, "Accounts that wait for their identity or their person."),
+    gauge(PARKED_ACCOUNTS, Unit::Count, "Accounts that were given up on and need an operator."),
+    gauge(OLDEST_UNAPPLIED, Unit::Seconds, "The age of the oldest change that hasn't reached the platform."),
+];
+
+/// From half a millisecond (a publish on a quiet machine) to ten seconds (where providers hang up).
+const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// How often observations are moved into their buckets. They pile up until then, or until somebody reads them.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Reads what was recorded.
+#[derive(Clone)]
+pub struct Metrics {
+    handle: Arc<PrometheusHandle>,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Metrics {
+    /// Everything, in the Prometheus text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.handle.render()
+    }
+
+    /// Keeps the recorder's memory bounded. Ends on the token.
+    pub async fn upkeep(self, token: CancellationToken) {
+        let mut tick = tokio::time::interval(UPKEEP);
+        while token.run_until_cancelled(tick.tick()).await.is_some() {
+            self.handle.run_upkeep();
+        }
+    }
+}
+
+/// Builds a recorder that isn't installed, and its reader: for tests that want their own numbers.
+///
+/// # Errors
+/// If the buckets are refused.
+pub fn recorder() -> Result<(PrometheusRecorder, Metrics), BuildError> {
+    let mut builder = PrometheusBuilder::new();
+    for metric in METRICS.iter().filter(|metric| metric.kind == Kind::Histogram) {
+        builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), &BUCKETS)?;
+    }
+    let recorder = builder.build_recorder();
+    let metrics = Metrics { handle: Arc::new(recorder.handle()) };
+    metrics::with_local_recorder(&recorder, describe);
+    Ok((recorder, metrics))
+}
+
+/// Starts recording, once for the whole process. A further call gives the same reader.
+///
+/// # Errors
+/// If the buckets are refused.
+pub fn install() -> Result<Metrics, BuildError> {
+    static INSTALLED: OnceLock<Metrics> = OnceLock::new();
+    if let Some(metrics) = INSTALLED.get() {
+        return Ok(metrics.clone());
+    }
+    let (recorder, metrics) = recorder()?;
+    let installed = INSTALLED.get_or_init(|| {
+        // It can only have failed if somebody else's recorder is installed; ours then stays empty.
+        let _other_recorder = metrics::set_global_recorder(recorder);
+        metrics
+    });
+    Ok(installed.clone())
+}
+
+fn describe() {
+    for Metric { name, kind, unit, meaning, .. } in METRICS.iter().copied() {
+        match kind {
+            Kind::Counter => metrics::describe_counter!(name, unit, meaning),
+            Kind::Gauge => metrics::describe_gauge!(name, unit, meaning),
+            Kind::Histogram => metrics::describe_histogram!(name, unit, meaning),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_say_their_kind() {
+        let mut names: Vec<&str> = METRICS.iter().map(|metric| metric.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), METRICS.len());
+        for metric in METRICS {
+            assert!(metric.name.starts_with("rollcall_"));
+            assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter, "{}", metric.name);
+            assert!(metric.kind != Kind::Histogram || metric.name.ends_with("_seconds"), "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn what_is_recorded_is_rendered_with_its_meaning() {
+        let (recorder, metrics) = recorder().unwrap();
+        metrics::with_local_recorder(&recorder, || {
+            metrics::counter!(ACCEPTED, "source" => "acme").increment(2);
+            metrics::histogram!(INGRESS_SECONDS).record(0.003);
+        });
+        let text = metrics.render();
+        assert!(text.contains("# HELP rollcall_accepted_total Deliveries that were accepted"), "{text}");
+        assert!(text.contains("rollcall_accepted_total{source=\"acme\"} 2"), "{text}");
+        assert!(text.contains("rollcall_ingress_seconds_bucket{le=\"0.005\"} 1"), "{text}");
+    }
+
+    #[test]
+    fn installing_twice_gives_the_same_reader() {
+        let first = install().unwrap();
+        let second = install().unwrap();
+        assert!(Arc::ptr_eq(&first.handle, &second.handle));
+    }
+}
