@@ -6,7 +6,6 @@
 //! redelivered that nobody had seen, as with any broker's prefetch; the other way round can't happen.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::writer::Command;
-use super::{Condition, store};
+use super::{Condition, Settings, store};
 use crate::broker::{AckTag, Consumer, Lane, Message, Payload};
 
 /// How often to look whether another process has published.
@@ -196,12 +195,12 @@ impl Feed {
 /// Keeps the feed filled until it is told to close.
 pub(super) async fn run(
     feed: Arc<Feed>,
-    file: PathBuf,
+    settings: Settings,
     commands: mpsc::UnboundedSender<Command>,
     condition: Condition,
     closing: CancellationToken,
 ) {
-    let mut reader = Reader { connection: None, seen: None, file };
+    let mut reader = Reader { connection: None, seen: None, settings };
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -217,13 +216,13 @@ pub(super) async fn run(
         if filled.is_err() {
             reader.connection = None;
         }
-        let why = |error| format!("the embedded broker can't read {}: {error}", reader.file.display());
+        let why = |error| format!("the embedded broker can't read {}: {error}", reader.settings.file.display());
         condition.note(filled.err().map(why));
     }
 }
 
 struct Reader {
-    file: PathBuf,
+    settings: Settings,
     connection: Option<SqliteConnection>,
     /// The last data version seen.
     seen: Option<i64>,
@@ -236,7 +235,7 @@ impl Reader {
             return Ok(());
         }
         if self.connection.is_none() {
-            self.connection = Some(store::connect(&self.file).await?);
+            self.connection = Some(store::connect(&self.settings.file, self.settings.busy_timeout).await?);
         }
         let Some(connection) = &mut self.connection else { return Ok(()) };
         let version = store::data_version(connection).await?;

@@ -34,13 +34,19 @@ pub struct Settings {
     pub file: PathBuf,
     /// The largest body to take, in bytes.
     pub max_message: usize,
+    /// How long to wait for another process that is writing to the file.
+    pub busy_timeout: Duration,
 }
 
 impl Settings {
     /// The defaults for a queue in `folder`.
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { file: folder.into().join("queue.db"), max_message: 16 * 1024 * 1024 }
+        Self {
+            file: folder.into().join("queue.db"),
+            max_message: 16 * 1024 * 1024,
+            busy_timeout: Duration::from_secs(5),
+        }
     }
 }
 
@@ -73,7 +79,8 @@ impl Embedded {
     pub async fn open(settings: Settings, tasks: &Tasks) -> Result<Self, OpenError> {
         let failed = |why: String| OpenError { file: settings.file.clone(), why };
         store::create(&settings.file).await.map_err(|error| failed(error.to_string()))?;
-        let mut connection = store::connect(&settings.file).await.map_err(|error| failed(error.to_string()))?;
+        let mut connection =
+            store::connect(&settings.file, settings.busy_timeout).await.map_err(|error| failed(error.to_string()))?;
         let handed_out = store::prepare(&mut connection).await.map_err(|error| failed(error.to_string()))?;
 
         let closing = tasks.token().child_token();
@@ -82,11 +89,11 @@ impl Embedded {
         let (writing, reading) = (Condition::default(), Condition::default());
         let commits = Commits::default();
         tasks.spawn(writer::run(
-            writer::Writer::new(settings.file.clone(), connection, feed.clone(), writing.clone(), commits.clone()),
+            writer::Writer::new(settings.clone(), connection, feed.clone(), writing.clone(), commits.clone()),
             receiver,
             closing.clone(),
         ));
-        tasks.spawn(feed::run(feed.clone(), settings.file, commands.clone(), reading.clone(), closing.clone()));
+        tasks.spawn(feed::run(feed.clone(), settings.clone(), commands.clone(), reading.clone(), closing.clone()));
         Ok(Self {
             max_message: settings.max_message,
             commands,

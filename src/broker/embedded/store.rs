@@ -14,9 +14,6 @@ use crate::broker::Payload;
 use crate::broker::envelope::Envelope;
 use crate::delivery::{Checkpoint, Delivery};
 
-/// How long to wait for another process that is writing.
-const BUSY: Duration = Duration::from_secs(5);
-
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS message (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -57,12 +54,12 @@ pub(super) async fn create(file: &Path) -> std::io::Result<()> {
 }
 
 /// Opens the file. Every commit is on disk when it returns.
-pub(super) async fn connect(file: &Path) -> sqlx::Result<SqliteConnection> {
+pub(super) async fn connect(file: &Path, busy_timeout: Duration) -> sqlx::Result<SqliteConnection> {
     SqliteConnectOptions::new()
         .filename(file)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(BUSY)
+        .busy_timeout(busy_timeout)
         .disable_statement_logging()
         .connect()
         .await

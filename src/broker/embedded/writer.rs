@@ -15,9 +15,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::Condition;
 use super::feed::Feed;
 use super::store::{self, Item};
+use super::{Condition, Settings};
 
 /// How many publishes a transaction may have; more would only keep the first of them waiting.
 const BATCH: usize = 1000;
@@ -51,6 +51,7 @@ impl Commits {
 #[derive(Debug)]
 pub(super) struct Writer {
     file: PathBuf,
+    busy_timeout: Duration,
     connection: Option<SqliteConnection>,
     feed: Arc<Feed>,
     condition: Condition,
@@ -106,8 +107,8 @@ pub(super) async fn run(
 }
 
 impl Writer {
-    pub(super) const fn new(
-        file: PathBuf,
+    pub(super) fn new(
+        Settings { file, busy_timeout, .. }: Settings,
         connection: SqliteConnection,
         feed: Arc<Feed>,
         condition: Condition,
@@ -115,6 +116,7 @@ impl Writer {
     ) -> Self {
         Self {
             file,
+            busy_timeout,
             connection: Some(connection),
             feed,
             condition,
@@ -154,22 +156,28 @@ impl Writer {
                     self.feed.published();
                 }
                 // Whoever has stopped waiting for an answer doesn't need it.
-                publishes.into_iter().for_each(|(_, answer)| drop(answer.send(Ok(()))));
-                self.hand_outs.drain(..).for_each(|(_, answer)| drop(answer.send(())));
+                for (_, answer) in publishes {
+                    let _ = answer.send(Ok(()));
+                }
+                for (_, answer) in self.hand_outs.drain(..) {
+                    let _ = answer.send(());
+                }
             }
             Err(error) => {
                 // After a failed write or fsync nobody knows what the connection's cache is worth.
                 self.connection = None;
                 let why = format!("the embedded broker can't write {}: {error}", self.file.display());
                 self.condition.note(Some(why.clone()));
-                publishes.into_iter().for_each(|(_, answer)| drop(answer.send(Err(why.clone()))));
+                for (_, answer) in publishes {
+                    let _ = answer.send(Err(why.clone()));
+                }
             }
         }
     }
 
     async fn transaction(&mut self, publishes: &[(Item, oneshot::Sender<Result<(), String>>)]) -> sqlx::Result<()> {
         if self.connection.is_none() {
-            let mut connection = store::connect(&self.file).await?;
+            let mut connection = store::connect(&self.file, self.busy_timeout).await?;
             store::prepare(&mut connection).await?;
             self.connection = Some(connection);
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use futures_util::{FutureExt, StreamExt};
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection};
 use tokio::time::timeout;
@@ -30,6 +30,9 @@ const PARKED_PREFETCH: u16 = 10;
 /// How long an ack may take to reach the socket.
 const ACK: Duration = Duration::from_secs(5);
 
+/// No wait has this number.
+const NOT_WAITING: u64 = 0;
+
 /// Sessions are counted over the whole process, so that no two consumers can mistake each other's tags.
 static SESSIONS: AtomicU64 = AtomicU64::new(1);
 
@@ -37,7 +40,25 @@ static SESSIONS: AtomicU64 = AtomicU64::new(1);
 pub(super) struct RabbitMqConsumer {
     link: Link<Session>,
     current: Option<Current>,
+    waits: u64,
     _close_on_drop: DropGuard,
+}
+
+/// Lets the session's check see that somebody waits for a message, until it is dropped.
+struct Waiting<'a>(&'a Session);
+
+impl<'a> Waiting<'a> {
+    fn begin(session: &'a Session, waits: &mut u64) -> Self {
+        *waits += 1;
+        session.wait.store(*waits, Ordering::Relaxed);
+        Self(session)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.wait.store(NOT_WAITING, Ordering::Relaxed);
+    }
 }
 
 /// The session that is being consumed.
@@ -59,6 +80,12 @@ struct Consuming {
 pub(super) struct Session {
     number: u64,
     ending: Ending,
+    /// The wait for a message that is going on, counted, or [`NOT_WAITING`].
+    wait: AtomicU64,
+    /// The wait at the last check, if messages were ready all the same.
+    starved: AtomicU64,
+    /// For questions. What the broker minds on a channel closes it, and the session with it.
+    questions: Channel,
     /// Work and parked, until the consumer takes them.
     lanes: Mutex<Option<(Consuming, Consuming)>>,
 }
@@ -71,6 +98,7 @@ impl RabbitMqConsumer {
         Self {
             link: supervise(role, shared, tasks, closing.clone()),
             current: None,
+            waits: NOT_WAITING,
             _close_on_drop: closing.drop_guard(),
         }
     }
@@ -91,12 +119,13 @@ impl Consumer for RabbitMqConsumer {
                 self.current = lanes.map(|(work, parked)| Current { session, work, parked });
                 continue;
             };
-            let ending = current.session.ending.clone();
+            let session = current.session.clone();
+            let _waiting = Waiting::begin(&session, &mut self.waits);
             let message = tokio::select! {
                 biased;
-                () = ending.over() => None,
-                message = current.parked.next(&current.session) => message,
-                message = current.work.next(&current.session) => message,
+                () = session.ending.over() => None,
+                message = current.parked.next(&session) => message,
+                message = current.work.next(&session) => message,
             };
             match message {
                 Some(message) => return Some(message),
@@ -190,8 +219,33 @@ impl Role for ConsumerRole {
         Ok(Session {
             number: SESSIONS.fetch_add(1, Ordering::Relaxed),
             ending: ending.clone(),
+            wait: AtomicU64::new(NOT_WAITING),
+            starved: AtomicU64::new(NOT_WAITING),
+            questions: connection.create_channel().await?,
             lanes: Mutex::new(Some((work, parked))),
         })
+    }
+
+    /// RabbitMQ doesn't always say when it ends a consumer, so look: does each queue know of one, and does the work queue
+    /// hand out what waits in it?
+    async fn check(&self, session: &Session) -> Result<(), String> {
+        let waited_before = session.wait.load(Ordering::Relaxed);
+        let mut ready = 0;
+        for queue in [&self.names.parked, &self.names.work] {
+            let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            let asked = session.questions.queue_declare(queue.clone(), passive, FieldTable::default()).await;
+            let queue_now = asked.map_err(|error| topology::explain(&error))?;
+            if queue_now.consumer_count() == 0 {
+                return Err(format!("RabbitMQ has lost the consumer of queue {queue}"));
+            }
+            ready = queue_now.message_count();
+        }
+        let starved = ready > 0 && waited_before != NOT_WAITING;
+        let before = session.starved.swap(if starved { waited_before } else { NOT_WAITING }, Ordering::Relaxed);
+        if starved && before == waited_before && session.wait.load(Ordering::Relaxed) == before {
+            return Err(format!("queue {} has messages and hands none out", self.names.work));
+        }
+        Ok(())
     }
 }
 

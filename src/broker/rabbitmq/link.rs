@@ -25,6 +25,11 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 const CLOSE: Duration = Duration::from_secs(2);
 /// The first pause between attempts, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// How long to wait before the topology is declared again. RabbitMQ 3.10 doesn't cancel the consumers of a queue that is
+/// deleted and declared again within milliseconds; they hang.
+const REPAIR: Duration = Duration::from_secs(1);
+/// How often to ask the broker how it sees the session.
+const CHECK: Duration = Duration::from_secs(5);
 /// A session that lasted this long has proved itself: the next pause is the first one again.
 const PROVEN: Duration = Duration::from_secs(5);
 
@@ -41,6 +46,9 @@ pub(super) trait Role: Send + Sync + 'static {
         connection: &Connection,
         ending: &Ending,
     ) -> impl Future<Output = Result<Self::Session, lapin::Error>> + Send;
+
+    /// Looks whether the broker still sees the session as we do. An error ends it.
+    fn check(&self, session: &Self::Session) -> impl Future<Output = Result<(), String>> + Send;
 }
 
 /// Ends a session, for the first reason that anyone gives, or asks for its topology to be declared again.
@@ -250,7 +258,7 @@ impl<R: Role> Supervisor<R> {
     /// Watches a session until it is over.
     async fn live(&mut self, connection: &Connection, session: Arc<R::Session>, ending: &Ending) {
         let mut events = connection.events_listener();
-        let mut tick = interval(Duration::from_secs(1));
+        let mut tick = interval(CHECK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         if self.connected_before {
             metrics::counter!("rollcall_broker_reconnects_total", "role" => R::NAME).increment(1);
@@ -261,7 +269,8 @@ impl<R: Role> Supervisor<R> {
             tokio::select! {
                 () = self.closing.cancelled() => return,
                 () = ending.over() => return,
-                () = ending.0.repair.notified() => match timeout(ATTEMPT, topology::establish(connection, &self.shared)).await {
+                // Lost here if something else happens meanwhile, but the next returned message asks again.
+                () = async { ending.0.repair.notified().await; sleep(REPAIR).await } => match timeout(ATTEMPT, topology::establish(connection, &self.shared)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(reason)) => return ending.because(reason),
                     Err(_) => return ending.because("RabbitMQ didn't answer a declaration"),
@@ -273,10 +282,17 @@ impl<R: Role> Supervisor<R> {
                     Some(_) => {}
                     None => return ending.because("the connection to RabbitMQ broke"),
                 },
-                // Some ends, such as a close in the middle of a handshake, come without an event.
-                _ = tick.tick() => if !connection.status().connected() {
-                    return ending.because("the connection to RabbitMQ broke");
-                },
+                _ = tick.tick() => {
+                    // Some ends, such as a close in the middle of a handshake, come without an event.
+                    if !connection.status().connected() {
+                        return ending.because("the connection to RabbitMQ broke");
+                    }
+                    match timeout(ATTEMPT, self.role.check(&session)).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(reason)) => return ending.because(reason),
+                        Err(_) => return ending.because("RabbitMQ didn't answer a question"),
+                    }
+                }
             }
         }
     }
