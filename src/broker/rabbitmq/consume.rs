@@ -4,7 +4,7 @@
 //! dropped; the broker hands those messages out again. How the connection comes back is in [`super::link`].
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,9 +30,6 @@ const PARKED_PREFETCH: u16 = 10;
 /// How long an ack may take to reach the socket.
 const ACK: Duration = Duration::from_secs(5);
 
-/// No wait has this number.
-const NOT_WAITING: u64 = 0;
-
 /// Sessions are counted over the whole process, so that no two consumers can mistake each other's tags.
 static SESSIONS: AtomicU64 = AtomicU64::new(1);
 
@@ -40,24 +37,22 @@ static SESSIONS: AtomicU64 = AtomicU64::new(1);
 pub(super) struct RabbitMqConsumer {
     link: Link<Session>,
     current: Option<Current>,
-    waits: u64,
     _close_on_drop: DropGuard,
 }
 
-/// Lets the session's check see that somebody waits for a message, until it is dropped.
-struct Waiting<'a>(&'a Session);
+/// Lets the session's check see that somebody with room waits for a message, until it is dropped.
+struct Hungry<'a>(&'a AtomicBool);
 
-impl<'a> Waiting<'a> {
-    fn begin(session: &'a Session, waits: &mut u64) -> Self {
-        *waits += 1;
-        session.wait.store(*waits, Ordering::Relaxed);
-        Self(session)
+impl<'a> Hungry<'a> {
+    fn begin(session: &'a Session, work: &Consuming) -> Self {
+        session.hungry.store(work.unacked.len() < work.prefetch.into(), Ordering::Relaxed);
+        Self(&session.hungry)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Hungry<'_> {
     fn drop(&mut self) {
-        self.0.wait.store(NOT_WAITING, Ordering::Relaxed);
+        self.0.store(false, Ordering::Relaxed);
     }
 }
 
@@ -74,16 +69,19 @@ struct Consuming {
     channel: Channel,
     stream: lapin::Consumer,
     unacked: BTreeSet<u64>,
+    prefetch: u16,
 }
 
 /// A consuming connection.
 pub(super) struct Session {
     number: u64,
     ending: Ending,
-    /// The wait for a message that is going on, counted, or [`NOT_WAITING`].
-    wait: AtomicU64,
-    /// The wait at the last check, if messages were ready all the same.
-    starved: AtomicU64,
+    /// Whether somebody with room waits for a message.
+    hungry: AtomicBool,
+    /// How many messages have come.
+    received: AtomicU64,
+    /// That number at the last check, if somebody was hungry then although messages were ready.
+    starved_at: Mutex<Option<u64>>,
     /// For questions. What the broker minds on a channel closes it, and the session with it.
     questions: Channel,
     /// Work and parked, until the consumer takes them.
@@ -98,7 +96,6 @@ impl RabbitMqConsumer {
         Self {
             link: supervise(role, shared, tasks, closing.clone()),
             current: None,
-            waits: NOT_WAITING,
             _close_on_drop: closing.drop_guard(),
         }
     }
@@ -120,7 +117,7 @@ impl Consumer for RabbitMqConsumer {
                 continue;
             };
             let session = current.session.clone();
-            let _waiting = Waiting::begin(&session, &mut self.waits);
+            let _hungry = Hungry::begin(&session, &current.work);
             let message = tokio::select! {
                 biased;
                 () = session.ending.over() => None,
@@ -171,6 +168,7 @@ impl Consuming {
     async fn next(&mut self, session: &Session) -> Option<Message> {
         match self.stream.next().await {
             Some(Ok(delivery)) => {
+                session.received.fetch_add(1, Ordering::Relaxed);
                 self.unacked.insert(delivery.delivery_tag);
                 Some(Message {
                     tag: AckTag { session: session.number, lane: self.lane, number: delivery.delivery_tag },
@@ -219,8 +217,9 @@ impl Role for ConsumerRole {
         Ok(Session {
             number: SESSIONS.fetch_add(1, Ordering::Relaxed),
             ending: ending.clone(),
-            wait: AtomicU64::new(NOT_WAITING),
-            starved: AtomicU64::new(NOT_WAITING),
+            hungry: AtomicBool::new(false),
+            received: AtomicU64::new(0),
+            starved_at: Mutex::default(),
             questions: connection.create_channel().await?,
             lanes: Mutex::new(Some((work, parked))),
         })
@@ -229,7 +228,6 @@ impl Role for ConsumerRole {
     /// RabbitMQ doesn't always say when it ends a consumer, so look: does each queue know of one, and does the work queue
     /// hand out what waits in it?
     async fn check(&self, session: &Session) -> Result<(), String> {
-        let waited_before = session.wait.load(Ordering::Relaxed);
         let mut ready = 0;
         for queue in [&self.names.parked, &self.names.work] {
             let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
@@ -240,9 +238,11 @@ impl Role for ConsumerRole {
             }
             ready = queue_now.message_count();
         }
-        let starved = ready > 0 && waited_before != NOT_WAITING;
-        let before = session.starved.swap(if starved { waited_before } else { NOT_WAITING }, Ordering::Relaxed);
-        if starved && before == waited_before && session.wait.load(Ordering::Relaxed) == before {
+        let received = session.received.load(Ordering::Relaxed);
+        let starved_at = (ready > 0 && session.hungry.load(Ordering::Relaxed)).then_some(received);
+        let before =
+            std::mem::replace(&mut *session.starved_at.lock().unwrap_or_else(PoisonError::into_inner), starved_at);
+        if starved_at.is_some() && before == starved_at {
             return Err(format!("queue {} has messages and hands none out", self.names.work));
         }
         Ok(())
@@ -259,5 +259,5 @@ async fn consuming(
     channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
     let stream =
         channel.basic_consume(queue.clone(), "".into(), BasicConsumeOptions::default(), FieldTable::default()).await?;
-    Ok(Consuming { lane, channel, stream, unacked: BTreeSet::new() })
+    Ok(Consuming { lane, channel, stream, unacked: BTreeSet::new(), prefetch })
 }
