@@ -64,18 +64,21 @@ async fn of_many_publishes_in_flight_exactly_the_unroutable_ones_fail() {
     settings.publish_timeout = Duration::from_secs(5);
     let broker = connect(settings);
     until_well(&broker).await;
-    let deliveries: Vec<_> = (0..2000)
+    // A client that pairs returns and confirms by arrival gets this wrong about every other time.
+    let deliveries: Vec<_> = (0..4000)
         .map(|n| {
             let mut delivery = delivery(&format!("d-{n:04}"), vec![b'x'; 512]);
-            if n % 20 < 3 {
+            if matches!(n % 20, 0 | 7 | 13) {
                 delivery.provider = "gitlab".to_owned();
             }
             delivery
         })
         .collect();
-    let published = join_all(deliveries.iter().map(|delivery| broker.publish(delivery))).await;
-    for (delivery, published) in deliveries.iter().zip(&published) {
-        assert_eq!(published.is_ok(), delivery.provider == "github", "{delivery:?}: {published:?}");
+    for round in deliveries.chunks(2000) {
+        let published = join_all(round.iter().map(|delivery| broker.publish(delivery))).await;
+        for (delivery, published) in round.iter().zip(&published) {
+            assert_eq!(published.is_ok(), delivery.provider == "github", "{delivery:?}: {published:?}");
+        }
     }
 
     let mut consumer = broker.consume(500).await;
