@@ -94,8 +94,10 @@ impl Publisher {
             }
             let Some(windows) = self.windows(deadline).await else {
                 // What kept it from being tried again says more than how the last try ended.
-                let reason = self.link.now().trouble().unwrap_or_else(|| failure.to_string());
-                return Err(fail(failure.label(), PublishError::Unavailable(reason)));
+                let standing = self.link.now();
+                let label = if matches!(standing, Standing::Blocked(_)) { "blocked" } else { failure.label() };
+                let reason = standing.trouble().unwrap_or_else(|| failure.to_string());
+                return Err(fail(label, PublishError::Unavailable(reason)));
             };
             failure = match self.attempt(&windows, message(), deadline.min(Instant::now() + confirm_timeout)).await {
                 Ok(()) => {
