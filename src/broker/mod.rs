@@ -9,6 +9,7 @@
 //! * Outages are waited out inside: [`Consumer::next`] and [`Consumer::ack`] never fail because a connection broke.
 
 pub mod embedded;
+mod envelope;
 pub mod rabbitmq;
 
 use std::sync::Arc;
@@ -41,6 +42,12 @@ impl PublishError {
     }
 }
 
+/// Counts a publish that failed for good.
+fn fail(reason: &'static str, error: PublishError) -> PublishError {
+    metrics::counter!("rollcall_broker_publish_failures_total", "reason" => reason).increment(1);
+    error
+}
+
 /// How a part of rollcall is doing, for `/health`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Health {
@@ -68,7 +75,7 @@ pub enum State {
 }
 
 /// Where a message was waiting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
     /// The work queue.
     Work,
@@ -77,7 +84,6 @@ pub enum Lane {
 }
 
 /// What a message says.
-#[derive(Debug)]
 pub enum Payload {
     /// A delivery.
     Delivery(Delivery),
@@ -92,6 +98,19 @@ pub enum Payload {
         /// The bytes.
         body: bytes::Bytes,
     },
+}
+
+impl std::fmt::Debug for Payload {
+    /// Leaves bodies out, so that no log line can carry one.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Delivery(delivery) => f.debug_tuple("Delivery").field(delivery).finish(),
+            Self::Checkpoint(checkpoint) => f.debug_tuple("Checkpoint").field(checkpoint).finish(),
+            Self::Unreadable { id, why, body } => {
+                f.debug_struct("Unreadable").field("id", id).field("why", why).field("bytes", &body.len()).finish()
+            }
+        }
+    }
 }
 
 /// A message that waits for its ack.
@@ -111,10 +130,12 @@ pub struct Message {
 /// nothing; the broker hands that message out again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AckTag {
-    /// Counts the sessions (connections) of this consumer.
+    /// Counts the consuming sessions of this broker: connections, or consumers of the embedded queue.
     pub session: u64,
-    /// The lane, since each has its own channel.
-    pub lane_tag: (u8, u64),
+    /// The lane, since tags are counted apart in each.
+    pub lane: Lane,
+    /// The place in the session and lane, ascending in the order of hand-out.
+    pub number: u64,
 }
 
 /// A broker.

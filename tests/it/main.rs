@@ -1,1 +1,6 @@
+//! The one integration binary: real services, and the contracts between rollcall's parts.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod broker;
+mod harness;

@@ -1,0 +1,321 @@
+//! Handing out: a reader that keeps a few messages ready, and the consumers that take them.
+//!
+//! The reader goes through the file in the order of ids and never looks back, except that a consumer that goes away
+//! gives back what it hadn't acked. "Handed out" has to outlive a crash, so it is written *ahead*: before the first
+//! message of a stretch is handed out, the end of that stretch is on disk. After a crash a few messages may be marked
+//! redelivered that nobody had seen, as with any broker's prefetch; the other way round can't happen.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::sqlite::SqliteConnection;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::writer::Command;
+use super::{Condition, Settings, store};
+use crate::broker::{AckTag, Consumer, Lane, Message, Payload};
+
+/// How often to look whether another process has published.
+const LOOK: Duration = Duration::from_secs(1);
+/// How many messages to read at a time.
+const READ: usize = 256;
+/// How far ahead "handed out" is written.
+const AHEAD: i64 = 256;
+
+/// What the reader and the consumers share.
+#[derive(Debug)]
+pub(super) struct Feed {
+    state: Mutex<FeedState>,
+    /// Rung for the reader: there may be something to read, and room for it.
+    look: Notify,
+    /// Rung for the consumers: something is ready.
+    ready: Notify,
+}
+
+#[derive(Debug)]
+struct FeedState {
+    /// Everything up to this id is ready, out, or done.
+    cursor: i64,
+    /// Counts how often the cursor went back, so that a read from before that is thrown away.
+    rewinds: u64,
+    ready: VecDeque<(i64, Payload)>,
+    /// Handed out: the session that holds it, or none if it is acked and only waits to be deleted.
+    out: BTreeMap<i64, Option<u64>>,
+    /// The highest id that may have been handed out.
+    handed_out: i64,
+    /// The same, as far as it is on disk.
+    handed_out_on_disk: i64,
+    /// The sessions, with how many messages each may hold and holds.
+    sessions: BTreeMap<u64, Session>,
+    next_session: u64,
+}
+
+#[derive(Debug)]
+struct Session {
+    prefetch: usize,
+    holds: usize,
+}
+
+impl Feed {
+    /// A feed of a file whose messages up to `handed_out` may have been handed out before.
+    pub(super) fn new(handed_out: i64) -> Self {
+        let state = FeedState {
+            cursor: 0,
+            rewinds: 0,
+            ready: VecDeque::new(),
+            out: BTreeMap::new(),
+            handed_out,
+            handed_out_on_disk: handed_out,
+            sessions: BTreeMap::new(),
+            next_session: 1,
+        };
+        Self { state: Mutex::new(state), look: Notify::new(), ready: Notify::new() }
+    }
+
+    /// Something was published.
+    pub(super) fn published(&self) {
+        self.look.notify_one();
+    }
+
+    /// These messages are deleted.
+    pub(super) fn forget(&self, ids: &BTreeSet<i64>) {
+        let mut state = self.lock();
+        for id in ids {
+            state.out.remove(id);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FeedState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn join(&self, prefetch: usize) -> u64 {
+        let mut state = self.lock();
+        let session = state.next_session;
+        state.next_session += 1;
+        state.sessions.insert(session, Session { prefetch, holds: 0 });
+        self.look.notify_one();
+        session
+    }
+
+    /// Gives back what a session holds.
+    fn leave(&self, session: u64) {
+        let mut state = self.lock();
+        state.sessions.remove(&session);
+        let back: Vec<i64> =
+            state.out.iter().filter(|(_, holder)| **holder == Some(session)).map(|(id, _)| *id).collect();
+        if let Some(first) = back.first() {
+            // What is ready comes after it and is read again too, so that the order stays that of publishing.
+            let first = state.ready.front().map_or(*first, |(ready, _)| (*first).min(*ready));
+            state.cursor = first - 1;
+            state.rewinds += 1;
+            state.ready.clear();
+            for id in back {
+                state.out.remove(&id);
+            }
+        }
+        self.look.notify_one();
+    }
+
+    fn take(&self, session: u64) -> Option<Message> {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let holder = state.sessions.get_mut(&session).filter(|holder| holder.holds < holder.prefetch)?;
+        let (id, payload) = state.ready.pop_front()?;
+        holder.holds += 1;
+        state.out.insert(id, Some(session));
+        let redelivered = id <= state.handed_out;
+        state.handed_out = state.handed_out.max(id);
+        if state.ready.is_empty() {
+            self.look.notify_one();
+        }
+        let tag = AckTag { session, lane: Lane::Work, number: id.unsigned_abs() };
+        Some(Message { tag, lane: Lane::Work, redelivered, payload })
+    }
+
+    /// Takes the messages of `tags` that the session holds out of its hands, and returns their ids.
+    fn done(&self, session: u64, tags: &[AckTag]) -> Vec<i64> {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let mut done = Vec::with_capacity(tags.len());
+        for tag in tags.iter().filter(|tag| tag.session == session && tag.lane == Lane::Work) {
+            let Ok(id) = i64::try_from(tag.number) else { continue };
+            if let Some(holder) = state.out.get_mut(&id).filter(|holder| **holder == Some(session)) {
+                *holder = None;
+                done.push(id);
+            }
+        }
+        if let Some(session) = state.sessions.get_mut(&session) {
+            session.holds -= done.len().min(session.holds);
+        }
+        if !done.is_empty() {
+            self.ready.notify_waiters();
+            self.look.notify_one();
+        }
+        done
+    }
+
+    /// Where to read, how much of it, and the rewinds so far. `None` if nobody has room for more.
+    fn wanted(&self) -> Option<(i64, usize, u64)> {
+        let state = self.lock();
+        let room: usize = state.sessions.values().map(|session| session.prefetch - session.holds).sum();
+        let wanted = room.saturating_sub(state.ready.len()).min(READ);
+        (wanted > 0).then_some((state.cursor, wanted, state.rewinds))
+    }
+
+    /// Up to which id "handed out" has to be written before a message of that id may be.
+    fn to_write_ahead(&self, id: i64) -> Option<i64> {
+        (id > self.lock().handed_out_on_disk).then_some(id.saturating_add(AHEAD))
+    }
+
+    fn written_ahead(&self, up_to: i64) {
+        let mut state = self.lock();
+        state.handed_out_on_disk = state.handed_out_on_disk.max(up_to);
+    }
+
+    fn offer(&self, messages: Vec<(i64, Payload)>, rewinds: u64) {
+        let mut state = self.lock();
+        if state.rewinds != rewinds {
+            return;
+        }
+        for (id, payload) in messages {
+            state.cursor = id;
+            if !state.out.contains_key(&id) {
+                state.ready.push_back((id, payload));
+            }
+        }
+        self.ready.notify_waiters();
+    }
+}
+
+/// Keeps the feed filled until it is told to close.
+pub(super) async fn run(
+    feed: Arc<Feed>,
+    settings: Settings,
+    commands: mpsc::UnboundedSender<Command>,
+    condition: Condition,
+    closing: CancellationToken,
+) {
+    let mut reader = Reader { connection: None, seen: None, settings };
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let rung = tokio::select! {
+            () = closing.cancelled() => return,
+            () = feed.look.notified() => true,
+            _ = look.tick() => false,
+        };
+        let filled = tokio::select! {
+            () = closing.cancelled() => return,
+            filled = reader.fill(&feed, &commands, rung || !condition.is_ok()) => filled,
+        };
+        if filled.is_err() {
+            reader.connection = None;
+        }
+        let why = |error| format!("the embedded broker can't read {}: {error}", reader.settings.file.display());
+        condition.note(filled.err().map(why));
+    }
+}
+
+struct Reader {
+    settings: Settings,
+    connection: Option<SqliteConnection>,
+    /// The last data version seen.
+    seen: Option<i64>,
+}
+
+impl Reader {
+    /// Reads as much as there is room for, if there can be anything new.
+    async fn fill(&mut self, feed: &Feed, commands: &mpsc::UnboundedSender<Command>, rung: bool) -> sqlx::Result<()> {
+        if feed.wanted().is_none() {
+            return Ok(());
+        }
+        if self.connection.is_none() {
+            self.connection = Some(store::connect(&self.settings.file, self.settings.busy_timeout).await?);
+        }
+        let Some(connection) = &mut self.connection else { return Ok(()) };
+        let version = store::data_version(connection).await?;
+        if self.seen.replace(version) == Some(version) && !rung {
+            return Ok(());
+        }
+        while let Some((cursor, wanted, rewinds)) = feed.wanted() {
+            let messages = store::read(connection, cursor, i64::try_from(wanted).unwrap_or(i64::MAX)).await?;
+            let Some((last, _)) = messages.last() else { return Ok(()) };
+            if let Some(up_to) = feed.to_write_ahead(*last) {
+                let (written, is_written) = oneshot::channel();
+                if commands.send(Command::HandOut(up_to, written)).is_err() || is_written.await.is_err() {
+                    return Ok(());
+                }
+                feed.written_ahead(up_to);
+            }
+            feed.offer(messages, rewinds);
+        }
+        Ok(())
+    }
+}
+
+/// A consumer of the embedded queue.
+pub(super) struct EmbeddedConsumer {
+    feed: Arc<Feed>,
+    commands: mpsc::UnboundedSender<Command>,
+    closing: CancellationToken,
+    session: u64,
+}
+
+impl EmbeddedConsumer {
+    pub(super) fn new(
+        feed: &Arc<Feed>,
+        commands: &mpsc::UnboundedSender<Command>,
+        closing: &CancellationToken,
+        prefetch: u16,
+    ) -> Self {
+        let session = feed.join(prefetch.max(1).into());
+        Self { feed: feed.clone(), commands: commands.clone(), closing: closing.clone(), session }
+    }
+}
+
+impl Drop for EmbeddedConsumer {
+    fn drop(&mut self) {
+        self.feed.leave(self.session);
+    }
+}
+
+#[async_trait]
+impl Consumer for EmbeddedConsumer {
+    async fn next(&mut self) -> Option<Message> {
+        let feed = self.feed.clone();
+        while !self.closing.is_cancelled() {
+            let mut ready = std::pin::pin!(feed.ready.notified());
+            ready.as_mut().enable();
+            if let Some(message) = self.try_next() {
+                return Some(message);
+            }
+            tokio::select! {
+                () = ready => {}
+                () = self.closing.cancelled() => {}
+            }
+        }
+        None
+    }
+
+    fn try_next(&mut self) -> Option<Message> {
+        self.feed.take(self.session)
+    }
+
+    async fn ack(&mut self, tags: &[AckTag]) -> usize {
+        let done = self.feed.done(self.session, tags);
+        let stale = tags.len() - done.len();
+        if stale > 0 {
+            metrics::counter!("rollcall_broker_stale_acks_total").increment(u64::try_from(stale).unwrap_or(u64::MAX));
+        }
+        if !done.is_empty() {
+            // Once the broker is closed, a late ack is lost, and its message comes again.
+            let _ = self.commands.send(Command::Acked(done));
+        }
+        stale
+    }
+}

@@ -1,0 +1,187 @@
+//! The embedded broker: the port's promises in one SQLite file, for one machine.
+//!
+//! It owns the file. A [`writer`] commits all concurrent publishes and acks together, so that they share one fsync; a
+//! [`feed`] hands messages out in the order in which they were published. It must not know what a delivery means. Only
+//! one process may consume a file at a time (whoever runs rollcall locks the folder); any number may publish to it.
+
+mod feed;
+mod store;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use self::feed::{EmbeddedConsumer, Feed};
+use self::store::Item;
+use self::writer::{Command, Commits};
+use crate::broker::{Broker, Consumer, Health, PublishError, State, fail};
+use crate::delivery::{Checkpoint, Delivery, Timestamp};
+use crate::shutdown::Tasks;
+
+/// How long closing may take.
+const CLOSE: Duration = Duration::from_secs(5);
+
+/// Where the queue is kept.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The SQLite file. It and its folder are created if need be.
+    pub file: PathBuf,
+    /// The largest body to take, in bytes.
+    pub max_message: usize,
+    /// How long to wait for another process that is writing to the file.
+    pub busy_timeout: Duration,
+}
+
+impl Settings {
+    /// The defaults for a queue in `folder`.
+    #[must_use]
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            file: folder.into().join("queue.db"),
+            max_message: 16 * 1024 * 1024,
+            busy_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The file can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("can't open the queue {file}: {why}", file = file.display())]
+pub struct OpenError {
+    file: PathBuf,
+    why: String,
+}
+
+/// The embedded broker. Dropping it closes the file.
+#[derive(Debug)]
+pub struct Embedded {
+    max_message: usize,
+    commands: mpsc::UnboundedSender<Command>,
+    feed: Arc<Feed>,
+    writing: Condition,
+    reading: Condition,
+    commits: Commits,
+    closing: CancellationToken,
+    _close_on_drop: DropGuard,
+}
+
+impl Embedded {
+    /// Opens the file and starts its writer and its reader.
+    ///
+    /// # Errors
+    /// If the file can't be created, opened or written.
+    pub async fn open(settings: Settings, tasks: &Tasks) -> Result<Self, OpenError> {
+        let failed = |why: String| OpenError { file: settings.file.clone(), why };
+        store::create(&settings.file).await.map_err(|error| failed(error.to_string()))?;
+        let mut connection =
+            store::connect(&settings.file, settings.busy_timeout).await.map_err(|error| failed(error.to_string()))?;
+        let handed_out = store::prepare(&mut connection).await.map_err(|error| failed(error.to_string()))?;
+
+        let closing = tasks.token().child_token();
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let feed = Arc::new(Feed::new(handed_out));
+        let (writing, reading) = (Condition::default(), Condition::default());
+        let commits = Commits::default();
+        tasks.spawn(writer::run(
+            writer::Writer::new(settings.clone(), connection, feed.clone(), writing.clone(), commits.clone()),
+            receiver,
+            closing.clone(),
+        ));
+        tasks.spawn(feed::run(feed.clone(), settings.clone(), commands.clone(), reading.clone(), closing.clone()));
+        Ok(Self {
+            max_message: settings.max_message,
+            commands,
+            feed,
+            writing,
+            reading,
+            commits,
+            _close_on_drop: closing.clone().drop_guard(),
+            closing,
+        })
+    }
+
+    /// How many transactions have been committed: fewer than publishes and acks, which share them.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.commits.count()
+    }
+
+    async fn write(&self, item: Item) -> Result<(), PublishError> {
+        let began = Instant::now();
+        let (answer, answered) = oneshot::channel();
+        let closed = || fail("closed", PublishError::Unavailable("the broker was closed".to_owned()));
+        self.commands.send(Command::Publish(item, answer)).map_err(|_| closed())?;
+        answered.await.map_err(|_| closed())?.map_err(|why| fail("not_stored", PublishError::Unavailable(why)))?;
+        metrics::histogram!("rollcall_broker_publish_seconds").record(began.elapsed());
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Broker for Embedded {
+    async fn publish(&self, delivery: &Delivery) -> Result<(), PublishError> {
+        let (size, limit) = (delivery.body.len(), self.max_message);
+        if size > limit {
+            return Err(fail("too_large", PublishError::TooLarge { size, limit }));
+        }
+        self.write(Item::Delivery(delivery.clone())).await
+    }
+
+    async fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), PublishError> {
+        self.write(Item::Checkpoint(checkpoint.clone())).await
+    }
+
+    async fn consume(&self, prefetch: u16) -> Box<dyn Consumer> {
+        Box::new(EmbeddedConsumer::new(&self.feed, &self.commands, &self.closing, prefetch))
+    }
+
+    fn health(&self) -> Health {
+        let writing = self.writing.health();
+        if writing.state == State::Ok { self.reading.health() } else { writing }
+    }
+
+    async fn close(&self) {
+        self.closing.cancel();
+        let _ = timeout(CLOSE, self.commands.closed()).await;
+    }
+}
+
+/// Whether one side of the file works, as its task last saw it.
+#[derive(Clone, Debug)]
+struct Condition(Arc<Mutex<Health>>);
+
+impl Default for Condition {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Health { state: State::Ok, reason: None, since: Timestamp::now() })))
+    }
+}
+
+impl Condition {
+    fn health(&self) -> Health {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes what is wrong, or that nothing is, and says so once.
+    fn note(&self, trouble: Option<String>) {
+        let mut health = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if health.reason == trouble {
+            return;
+        }
+        match &trouble {
+            None => tracing::info!("the embedded broker works again"),
+            Some(reason) => tracing::warn!("{reason}"),
+        }
+        let state = if trouble.is_some() { State::Down } else { State::Ok };
+        *health = Health { state, reason: trouble, since: Timestamp::now() };
+    }
+
+    fn is_ok(&self) -> bool {
+        self.health().state == State::Ok
+    }
+}

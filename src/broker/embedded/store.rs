@@ -1,0 +1,165 @@
+//! The SQL of the embedded queue, and nothing else.
+//!
+//! One table of messages, whose ids ascend in the order of publishing and are never used again, and one number: up to
+//! which id messages may have been handed out. It must not know who reads and writes, or when.
+
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous};
+use sqlx::{ConnectOptions, Row};
+
+use crate::broker::Payload;
+use crate::broker::envelope::Envelope;
+use crate::delivery::{Checkpoint, Delivery};
+
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS message (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind         TEXT NOT NULL,
+    delivery_id  TEXT,
+    content_type TEXT,
+    source       TEXT,
+    provider     TEXT,
+    event        TEXT,
+    received_at  INTEGER,
+    secret       TEXT,
+    run          TEXT,
+    sequence     INTEGER,
+    replay       TEXT,
+    version      INTEGER,
+    body         BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS handed_out (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    up_to    INTEGER NOT NULL
+);
+INSERT OR IGNORE INTO handed_out (only_row, up_to) VALUES (1, 0);
+";
+
+/// Something to publish.
+#[derive(Debug)]
+pub(super) enum Item {
+    Delivery(Delivery),
+    Checkpoint(Checkpoint),
+}
+
+/// Creates the folder and the file, which others may not read: bodies are other people's data.
+pub(super) async fn create(file: &Path) -> std::io::Result<()> {
+    if let Some(folder) = file.parent() {
+        tokio::fs::create_dir_all(folder).await?;
+    }
+    tokio::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(file).await.map(drop)
+}
+
+/// Opens the file. Every commit is on disk when it returns.
+pub(super) async fn connect(file: &Path, busy_timeout: Duration) -> sqlx::Result<SqliteConnection> {
+    SqliteConnectOptions::new()
+        .filename(file)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(busy_timeout)
+        .disable_statement_logging()
+        .connect()
+        .await
+}
+
+/// Creates the tables. Returns up to which id messages may have been handed out before.
+pub(super) async fn prepare(connection: &mut SqliteConnection) -> sqlx::Result<i64> {
+    sqlx::raw_sql(SCHEMA).execute(&mut *connection).await?;
+    // The number was written ahead of the hand-out; what didn't exist then can't have been handed out.
+    sqlx::query(
+        "UPDATE handed_out SET up_to = min(up_to, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'message'), 0))",
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query_scalar("SELECT up_to FROM handed_out").fetch_one(connection).await
+}
+
+/// Adds a message at the end.
+pub(super) async fn insert(connection: &mut SqliteConnection, item: &Item) -> sqlx::Result<()> {
+    let (envelope, body) = match item {
+        Item::Delivery(delivery) => (Envelope::of_delivery(delivery), delivery.body.as_ref()),
+        Item::Checkpoint(checkpoint) => (Envelope::of_checkpoint(checkpoint), [].as_slice()),
+    };
+    sqlx::query(
+        "INSERT INTO message (kind, delivery_id, content_type, source, provider, event, received_at, secret, run, \
+         sequence, replay, version, body) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+    )
+    .bind(envelope.kind.as_ref())
+    .bind(envelope.id)
+    .bind(envelope.content_type)
+    .bind(envelope.source)
+    .bind(envelope.provider)
+    .bind(envelope.event)
+    .bind(envelope.received_at)
+    .bind(envelope.secret)
+    .bind(envelope.run.as_deref())
+    .bind(envelope.sequence)
+    .bind(envelope.replay.as_deref())
+    .bind(envelope.version)
+    .bind(body)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Removes the messages from `first` to `last`, both included.
+pub(super) async fn delete(connection: &mut SqliteConnection, (first, last): (i64, i64)) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM message WHERE id BETWEEN $1 AND $2")
+        .bind(first)
+        .bind(last)
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+/// Notes that messages up to this id may have been handed out. Writes to the file even if that is known already.
+pub(super) async fn note_handed_out(connection: &mut SqliteConnection, up_to: i64) -> sqlx::Result<()> {
+    sqlx::query("UPDATE handed_out SET up_to = max(up_to, $1)").bind(up_to).execute(connection).await.map(drop)
+}
+
+/// Up to `limit` messages after `cursor`, in order; fewer if their bodies are large.
+pub(super) async fn read(
+    connection: &mut SqliteConnection,
+    cursor: i64,
+    limit: i64,
+) -> sqlx::Result<Vec<(i64, Payload)>> {
+    const ENOUGH: usize = 32 * 1024 * 1024;
+    let mut rows = sqlx::query("SELECT * FROM message WHERE id > $1 ORDER BY id LIMIT $2")
+        .bind(cursor)
+        .bind(limit)
+        .fetch(connection);
+    let (mut messages, mut bytes) = (Vec::new(), 0);
+    while bytes < ENOUGH
+        && let Some(row) = rows.try_next().await?
+    {
+        let body: Vec<u8> = row.try_get("body")?;
+        bytes += body.len();
+        messages.push((row.try_get("id")?, envelope(&row)?.open(body.into())));
+    }
+    Ok(messages)
+}
+
+fn envelope(row: &SqliteRow) -> sqlx::Result<Envelope<'_>> {
+    Ok(Envelope {
+        kind: row.try_get::<&str, _>("kind")?.into(),
+        id: row.try_get("delivery_id")?,
+        content_type: row.try_get("content_type")?,
+        source: row.try_get("source")?,
+        provider: row.try_get("provider")?,
+        event: row.try_get("event")?,
+        received_at: row.try_get("received_at")?,
+        secret: row.try_get("secret")?,
+        run: row.try_get::<Option<&str>, _>("run")?.map(Into::into),
+        sequence: row.try_get("sequence")?,
+        replay: row.try_get::<Option<&str>, _>("replay")?.map(Into::into),
+        version: row.try_get("version")?,
+    })
+}
+
+/// A number that differs from before if another connection has written since.
+pub(super) async fn data_version(connection: &mut SqliteConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar("PRAGMA data_version").fetch_one(connection).await
+}

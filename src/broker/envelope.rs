@@ -1,0 +1,233 @@
+//! What travels around a body: the plain values that both brokers carry, and back from them to a [`Payload`].
+//!
+//! It knows neither AMQP nor SQL: [`super::rabbitmq`] writes an [`Envelope`] into properties and headers,
+//! [`super::embedded`] into columns. Reading trusts nothing: whoever may publish to the exchange may send anything, so
+//! whatever doesn't fit becomes [`Payload::Unreadable`] with the reason, never an error that could stop a consumer.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::broker::Payload;
+use crate::delivery::{Checkpoint, Delivery, Encoding, InvalidName, MAX_NAME, SecretName, Stamp, Timestamp};
+
+/// The version of the fields below. A reader refuses others.
+pub(super) const VERSION: i64 = 1;
+
+/// The kind of a checkpoint. Every other kind is a delivery's routing key.
+pub(super) const CHECKPOINT: &str = "rollcall.checkpoint";
+
+/// A message without its body. Text is borrowed wherever it exists already.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Envelope<'a> {
+    /// [`CHECKPOINT`], or the delivery's routing key.
+    pub(super) kind: Cow<'a, str>,
+    /// The provider's delivery id.
+    pub(super) id: Option<&'a str>,
+    /// How the body is written.
+    pub(super) content_type: Option<&'a str>,
+    /// The source.
+    pub(super) source: Option<&'a str>,
+    /// The provider's name in the registry.
+    pub(super) provider: Option<&'a str>,
+    /// What the provider calls the event.
+    pub(super) event: Option<&'a str>,
+    /// When ingress had read it, in microseconds since the epoch.
+    pub(super) received_at: Option<i64>,
+    /// The name of the secret that verified it.
+    pub(super) secret: Option<&'a str>,
+    /// The ingress run that stamped it.
+    pub(super) run: Option<Cow<'a, str>>,
+    /// Its place in that run.
+    pub(super) sequence: Option<i64>,
+    /// The replay that published it again.
+    pub(super) replay: Option<Cow<'a, str>>,
+    /// The version of these fields.
+    pub(super) version: Option<i64>,
+}
+
+impl<'a> Envelope<'a> {
+    /// The envelope of a delivery.
+    pub(super) fn of_delivery(delivery: &'a Delivery) -> Self {
+        Self {
+            kind: delivery.routing_key().into(),
+            id: Some(delivery.id.as_str()),
+            content_type: Some(delivery.encoding.media_type()),
+            source: Some(delivery.source.as_str()),
+            provider: Some(&delivery.provider),
+            event: Some(delivery.event.as_str()),
+            received_at: Some(delivery.received_at.micros()),
+            secret: Some(&delivery.secret.0),
+            run: delivery.stamp.map(|stamp| stamp.run.to_string().into()),
+            sequence: delivery.stamp.map(|stamp| signed(stamp.sequence)),
+            replay: delivery.replay.map(|replay| replay.to_string().into()),
+            version: Some(VERSION),
+        }
+    }
+
+    /// The envelope of a checkpoint; its body is empty.
+    pub(super) fn of_checkpoint(checkpoint: &'a Checkpoint) -> Self {
+        Self {
+            kind: CHECKPOINT.into(),
+            source: Some(checkpoint.source.as_str()),
+            run: Some(checkpoint.run.to_string().into()),
+            sequence: Some(signed(checkpoint.sequence)),
+            version: Some(VERSION),
+            ..Self::default()
+        }
+    }
+
+    /// What the message says.
+    pub(super) fn open(&self, body: Bytes) -> Payload {
+        let read = if self.kind == CHECKPOINT {
+            self.checkpoint().map(Payload::Checkpoint)
+        } else {
+            self.delivery(&body).map(Payload::Delivery)
+        };
+        read.unwrap_or_else(|why| unreadable(self.id, why.0, body))
+    }
+
+    fn checkpoint(&self) -> Result<Checkpoint, Why> {
+        self.known_version()?;
+        let stamp = self.stamp()?.ok_or_else(|| Why("it has no run and sequence".into()))?;
+        Ok(Checkpoint { run: stamp.run, source: required("source", self.source)?.parse()?, sequence: stamp.sequence })
+    }
+
+    fn delivery(&self, body: &Bytes) -> Result<Delivery, Why> {
+        self.known_version()?;
+        let content_type = required("content type", self.content_type)?;
+        Ok(Delivery {
+            source: required("source", self.source)?.parse()?,
+            provider: provider(required("provider", self.provider)?)?,
+            id: required("message id", self.id)?.parse()?,
+            event: required("event", self.event)?.parse()?,
+            encoding: Encoding::from_content_type(content_type)
+                .ok_or_else(|| Why("its content type is neither JSON nor a form".into()))?,
+            received_at: Timestamp(required("time of receipt", self.received_at)?),
+            secret: SecretName(required("name of a secret", self.secret)?.into()),
+            stamp: self.stamp()?,
+            replay: self.replay.as_deref().map(|text| uuid("replay id", text)).transpose()?,
+            body: body.clone(),
+        })
+    }
+
+    fn known_version(&self) -> Result<(), Why> {
+        match self.version {
+            Some(VERSION) => Ok(()),
+            Some(version) => Err(Why(format!("its version is {version}, and this program reads {VERSION}"))),
+            None => Err(Why("it isn't one of ours: it has no version".into())),
+        }
+    }
+
+    fn stamp(&self) -> Result<Option<Stamp>, Why> {
+        match (self.run.as_deref(), self.sequence) {
+            (None, None) => Ok(None),
+            (Some(run), Some(sequence)) => Ok(Some(Stamp {
+                run: uuid("run id", run)?,
+                sequence: u64::try_from(sequence).map_err(|_| Why("its sequence is negative".into()))?,
+            })),
+            _ => Err(Why("it has a run without a sequence, or the other way round".into())),
+        }
+    }
+}
+
+/// A message that can't be read.
+pub(super) fn unreadable(id: Option<&str>, why: String, body: Bytes) -> Payload {
+    Payload::Unreadable { id: id.map(str::to_owned), why, body }
+}
+
+/// Why a message can't be read. Never holds any of its values.
+struct Why(String);
+
+impl From<InvalidName> for Why {
+    fn from(invalid: InvalidName) -> Self {
+        Self(invalid.to_string())
+    }
+}
+
+fn required<T>(what: &str, value: Option<T>) -> Result<T, Why> {
+    value.ok_or_else(|| Why(format!("it has no {what}")))
+}
+
+fn provider(name: &str) -> Result<String, Why> {
+    let usable = !name.is_empty() && name.len() <= MAX_NAME && !name.bytes().any(|b| b.is_ascii_control());
+    usable.then(|| name.to_owned()).ok_or_else(|| Why("its provider's name can't be one".into()))
+}
+
+fn uuid(what: &str, text: &str) -> Result<Uuid, Why> {
+    Uuid::try_parse(text).map_err(|_| Why(format!("its {what} isn't a UUID")))
+}
+
+/// AMQP and SQLite carry signed integers. A run would need three hundred thousand years at a million a second to end here.
+fn signed(sequence: u64) -> i64 {
+    i64::try_from(sequence).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Any delivery that ingress can build.
+    pub(in crate::broker) fn any_delivery() -> impl Strategy<Value = Delivery> {
+        let name = "[!-~é ]{0,100}[!-~é]";
+        (
+            ("[a-z0-9][a-z0-9_-]{0,62}", "[a-z][a-z-]{0,30}", name, name, any::<bool>()),
+            (any::<i64>(), "(env|file):[!-~é]{1,300}", any::<Option<(u128, u32)>>(), any::<Option<u128>>()),
+            proptest::collection::vec(any::<u8>(), 0..300),
+        )
+            .prop_map(|((source, provider, id, event, form), (received_at, secret, stamp, replay), body)| {
+                Delivery {
+                    source: source.parse().unwrap(),
+                    provider,
+                    id: id.parse().unwrap(),
+                    event: event.parse().unwrap(),
+                    encoding: if form { Encoding::Form } else { Encoding::Json },
+                    received_at: Timestamp(received_at),
+                    secret: SecretName(secret.into()),
+                    stamp: stamp.map(|(run, sequence)| Stamp { run: Uuid::from_u128(run), sequence: sequence.into() }),
+                    replay: replay.map(Uuid::from_u128),
+                    body: body.into(),
+                }
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn a_delivery_comes_back_as_it_was(delivery in any_delivery()) {
+            match Envelope::of_delivery(&delivery).open(delivery.body.clone()) {
+                Payload::Delivery(back) => prop_assert_eq!(back, delivery),
+                other => prop_assert!(false, "{other:?}"),
+            }
+        }
+
+        #[test]
+        fn a_checkpoint_comes_back_as_it_was(run: u128, sequence: u32) {
+            let checkpoint =
+                Checkpoint { run: Uuid::from_u128(run), source: "acme".parse().unwrap(), sequence: sequence.into() };
+            match Envelope::of_checkpoint(&checkpoint).open(Bytes::new()) {
+                Payload::Checkpoint(back) => prop_assert_eq!(back, checkpoint),
+                other => prop_assert!(false, "{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_unreadable_and_says_why() {
+        let why = |envelope: Envelope<'_>| match envelope.open(Bytes::from_static(b"body")) {
+            Payload::Unreadable { why, body, .. } => {
+                assert_eq!(body, "body");
+                why
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(why(Envelope::default()), "it isn't one of ours: it has no version");
+        let ours = Envelope { version: Some(1), kind: "github.push".into(), ..Envelope::default() };
+        assert_eq!(why(ours.clone()), "it has no content type");
+        assert_eq!(why(Envelope { version: Some(2), ..ours.clone() }), "its version is 2, and this program reads 1");
+        let half = Envelope { kind: CHECKPOINT.into(), source: Some("acme"), sequence: Some(3), ..ours };
+        assert_eq!(why(half), "it has a run without a sequence, or the other way round");
+    }
+}

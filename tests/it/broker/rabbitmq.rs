@@ -1,0 +1,323 @@
+//! What RabbitMQ must do besides, and what it must survive.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use lapin::options::{
+    BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, ExchangeKind};
+use rollcall::broker::rabbitmq::{RabbitMq, Settings};
+use rollcall::broker::{Broker, Lane, Payload, PublishError, State};
+use rollcall::shutdown::Tasks;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{delivery, drain, next, next_delivery};
+use crate::harness::rabbitmq::{Names, Node, Side, url};
+use crate::harness::{soon, until};
+
+fn settings(names: &Names) -> Settings {
+    let mut settings = Settings::new(names.url.clone().into());
+    settings.prefix = names.prefix.clone();
+    settings.publish_timeout = Duration::from_secs(30);
+    settings
+}
+
+fn connect(settings: Settings) -> RabbitMq {
+    RabbitMq::connect(settings, &Tasks::new()).unwrap()
+}
+
+async fn until_well(broker: &RabbitMq) {
+    until("RabbitMQ is well", || async { broker.health().state == State::Ok }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_publishes_in_flight_exactly_the_unroutable_ones_fail() {
+    let names = Names::new(&url().await);
+    let side = Side::open(&names.url).await;
+    // The broker's owner has bound the work queue to GitHub's events alone.
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    let exchange = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    side.channel
+        .exchange_declare(names.exchange().into(), ExchangeKind::Topic, exchange, FieldTable::default())
+        .await
+        .unwrap();
+    for queue in [names.work(), names.parked()] {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        side.channel.queue_declare(queue.into(), durable, arguments).await.unwrap();
+    }
+    let (work, bind) = (names.work().into(), QueueBindOptions::default());
+    side.channel
+        .queue_bind(work, names.exchange().into(), "github.#".into(), bind, FieldTable::default())
+        .await
+        .unwrap();
+
+    let mut settings = settings(&names);
+    settings.declare = false;
+    settings.publish_timeout = Duration::from_secs(5);
+    let broker = connect(settings);
+    until_well(&broker).await;
+    // A client that pairs returns and confirms by arrival gets this wrong about every other time.
+    let deliveries: Vec<_> = (0..4000)
+        .map(|n| {
+            let mut delivery = delivery(&format!("d-{n:04}"), vec![b'x'; 512]);
+            if matches!(n % 20, 0 | 7 | 13) {
+                delivery.provider = "gitlab".to_owned();
+            }
+            delivery
+        })
+        .collect();
+    for round in deliveries.chunks(2000) {
+        let published = join_all(round.iter().map(|delivery| broker.publish(delivery))).await;
+        for (delivery, published) in round.iter().zip(&published) {
+            assert_eq!(published.is_ok(), delivery.provider == "github", "{delivery:?}: {published:?}");
+        }
+    }
+
+    let mut consumer = broker.consume(500).await;
+    let expected: BTreeSet<_> =
+        deliveries.iter().filter(|d| d.provider == "github").map(|d| d.id.to_string()).collect();
+    let mut seen = BTreeSet::new();
+    while seen.len() < expected.len() {
+        let (message, delivery) = next_delivery(&mut consumer).await;
+        seen.insert(delivery.id.to_string());
+        consumer.ack(&[message.tag]).await;
+    }
+    assert_eq!(seen, expected);
+    broker.close().await;
+    side.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_binding_that_was_lost_is_made_again_before_a_publish_succeeds() {
+    let names = Names::new(&url().await);
+    let broker = connect(settings(&names));
+    until_well(&broker).await;
+    let side = Side::open(&names.url).await;
+    let (work, exchange) = (names.work().into(), names.exchange().into());
+    side.channel.queue_unbind(work, exchange, "#".into(), FieldTable::default()).await.unwrap();
+    broker.publish(&delivery("d-1", "{}")).await.unwrap();
+    assert_eq!(drain(&mut broker.consume(10).await, 1).await, ["d-1"]);
+    broker.close().await;
+    side.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_of_another_shape_is_named_and_taken_up_once_it_is_gone() {
+    let names = Names::new(&url().await);
+    let side = Side::open(&names.url).await;
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    side.channel.queue_declare(names.work().into(), durable, FieldTable::default()).await.unwrap();
+    let mut impatient = settings(&names);
+    impatient.publish_timeout = Duration::from_millis(500);
+    let broker = connect(impatient);
+    let work = names.work();
+    until("the conflict is named", || async {
+        let reason = broker.health().reason.unwrap_or_default();
+        reason.contains(&work) && reason.contains("x-") && reason.contains("broker.declare = false")
+    })
+    .await;
+    let error = broker.publish(&delivery("d-1", "{}")).await.unwrap_err();
+    assert!(error.to_string().contains(&work), "{error}");
+
+    side.channel.queue_delete(names.work().into(), QueueDeleteOptions::default()).await.unwrap();
+    until_well(&broker).await;
+    broker.publish(&delivery("d-2", "{}")).await.unwrap();
+    broker.close().await;
+    side.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_whose_queue_is_deleted_finds_the_new_one() {
+    let names = Names::new(&url().await);
+    let broker = connect(settings(&names));
+    let mut consumer = broker.consume(10).await;
+    broker.publish(&delivery("d-1", "{}")).await.unwrap();
+    drain(&mut consumer, 1).await;
+    let side = Side::open(&names.url).await;
+    side.channel.queue_delete(names.work().into(), QueueDeleteOptions::default()).await.unwrap();
+    until("the consumer has declared the queue again", || async {
+        let channel = side.connection.create_channel().await.unwrap();
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare(names.work().into(), passive, FieldTable::default()).await.is_ok()
+    })
+    .await;
+    broker.publish(&delivery("d-2", "{}")).await.unwrap();
+    assert_eq!(drain(&mut consumer, 1).await, ["d-2"]);
+    broker.close().await;
+    side.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_publish_is_handed_out_unreadable_and_the_parked_queue_is_consumed_too() {
+    let names = Names::new(&url().await);
+    let broker = connect(settings(&names));
+    until_well(&broker).await;
+    let side = Side::open(&names.url).await;
+    let properties = BasicProperties::default().with_message_id("m-1".into());
+    let options = BasicPublishOptions::default();
+    for (exchange, key) in [(names.exchange(), "acme.news".to_owned()), (String::new(), names.parked())] {
+        let publish = side.channel.basic_publish(exchange.into(), key.into(), options, b"hello", properties.clone());
+        publish.await.unwrap().await.unwrap();
+    }
+    let mut consumer = broker.consume(10).await;
+    let mut lanes = BTreeSet::new();
+    for _ in 0..2 {
+        let message = next(&mut consumer).await;
+        let Payload::Unreadable { id, why, body } = &message.payload else { panic!("{message:?}") };
+        assert_eq!((id.as_deref(), body.as_ref()), (Some("m-1"), &b"hello"[..]));
+        assert!(why.contains("isn't one of ours"), "{why}");
+        lanes.insert(message.lane);
+        assert_eq!(consumer.ack(&[message.tag]).await, 0);
+    }
+    assert_eq!(lanes, BTreeSet::from([Lane::Work, Lane::Parked]));
+    broker.close().await;
+    assert_eq!((side.depth(&names.work()).await, side.depth(&names.parked()).await), (0, 0));
+    side.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_goes_to_the_work_queue_alone() {
+    let names = Names::new(&url().await);
+    let broker = connect(settings(&names));
+    until_well(&broker).await;
+    let side = Side::open(&names.url).await;
+    let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    let own = side.channel.queue_declare("".into(), options, FieldTable::default()).await.unwrap();
+    let own = own.name().clone();
+    let bind = QueueBindOptions::default();
+    side.channel
+        .queue_bind(own.clone(), names.exchange().into(), "github.#".into(), bind, FieldTable::default())
+        .await
+        .unwrap();
+    let mut replay = delivery("d-1", "{}");
+    replay.replay = Some(Uuid::from_u128(1));
+    broker.publish(&replay).await.unwrap();
+    broker.publish(&delivery("d-2", "{}")).await.unwrap();
+    assert_eq!(drain(&mut broker.consume(10).await, 2).await, ["d-1", "d-2"]);
+    until("the other consumer has the delivery", || async { side.depth(own.as_str()).await == 1 }).await;
+    broker.close().await;
+    side.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_comes_late_is_found() {
+    let mut node = Node::new();
+    let names = Names::new(&node.url());
+    let mut settings = settings(&names);
+    settings.publish_timeout = Duration::from_millis(300);
+    let broker = connect(settings);
+    let mut consumer = broker.consume(10).await;
+    let began = Instant::now();
+    let error = broker.publish(&delivery("d-1", "{}")).await.unwrap_err();
+    assert!(matches!(error, PublishError::Unavailable(_)));
+    assert!(began.elapsed() < Duration::from_secs(3));
+    assert_eq!(broker.health().state, State::Down);
+    assert!(broker.health().reason.is_some());
+
+    node.start().await;
+    until_well(&broker).await;
+    broker.publish(&delivery("d-2", "{}")).await.unwrap();
+    assert_eq!(drain(&mut consumer, 1).await, ["d-2"]);
+    broker.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_short_of_memory_fails_publishes_in_time_and_takes_them_again_afterwards() {
+    let mut node = Node::new();
+    node.start().await;
+    let names = Names::new(&node.url());
+    let mut settings = settings(&names);
+    settings.confirm_timeout = Duration::from_millis(500);
+    settings.publish_timeout = Duration::from_secs(2);
+    let broker = connect(settings);
+    until_well(&broker).await;
+    broker.publish(&delivery("d-1", "{}")).await.unwrap();
+
+    node.control(&["set_vm_memory_high_watermark", "0.0000001"]).await;
+    for id in ["d-2", "d-3"] {
+        let began = Instant::now();
+        let error = broker.publish(&delivery(id, "{}")).await.unwrap_err();
+        assert!(matches!(error, PublishError::Unavailable(_)), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(4));
+    }
+    let health = broker.health();
+    assert_eq!(health.state, State::Down);
+    assert!(health.reason.as_deref().unwrap_or_default().contains("memory"), "{health:?}");
+
+    node.control(&["set_vm_memory_high_watermark", "0.8"]).await;
+    until_well(&broker).await;
+    broker.publish(&delivery("d-4", "{}")).await.unwrap();
+    broker.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_confirmed_is_consumed_although_the_broker_is_killed_in_mid_load() {
+    let mut node = Node::new();
+    node.start().await;
+    let names = Names::new(&node.url());
+    let tasks = Tasks::new();
+    let broker = Arc::new(RabbitMq::connect(settings(&names), &tasks).unwrap());
+    until_well(&broker).await;
+
+    let born = Instant::now();
+    let confirmed = Arc::new(Mutex::new(BTreeSet::new()));
+    let killed = Arc::new(AtomicBool::new(false));
+    let sequence = Arc::new(AtomicUsize::new(0));
+    // After the outage, so many more.
+    let enough = 1000;
+    let after = Arc::new(AtomicUsize::new(0));
+    let publishers: Vec<_> = (0..32)
+        .map(|_| {
+            let (broker, confirmed, sequence) = (broker.clone(), confirmed.clone(), sequence.clone());
+            let (killed, after) = (killed.clone(), after.clone());
+            tasks.spawn(async move {
+                while after.load(Ordering::Relaxed) < enough {
+                    let id = format!("d-{:06}", sequence.fetch_add(1, Ordering::Relaxed));
+                    if broker.publish(&delivery(&id, vec![b'x'; 2000])).await.is_ok() {
+                        confirmed.lock().await.insert(id);
+                        if killed.load(Ordering::Relaxed) {
+                            after.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut consumer = broker.consume(100).await;
+    let consumed = Arc::new(Mutex::new(BTreeSet::new()));
+    let consuming = tasks.spawn({
+        let consumed = consumed.clone();
+        async move {
+            while let Some(message) = consumer.next().await {
+                let Payload::Delivery(delivery) = &message.payload else { panic!("{message:?}") };
+                consumed.lock().await.insert(delivery.id.to_string());
+                consumer.ack(&[message.tag]).await;
+            }
+        }
+    });
+
+    // RabbitMQ itself puts a new queue's place on disk only now and then; one killed right after its birth never comes
+    // back. So this one gets to be some seconds old.
+    until("the queue is of age", || async { born.elapsed() > Duration::from_secs(3) }).await;
+    let before = confirmed.lock().await.len();
+    until("load is flowing", || async { confirmed.lock().await.len() > before + 50 }).await;
+    node.kill().await;
+    until("the outage is seen", || async { broker.health().state == State::Down }).await;
+    killed.store(true, Ordering::Relaxed);
+    node.start().await;
+    for publisher in publishers {
+        soon("the publishers", publisher).await.unwrap();
+    }
+    let confirmed = confirmed.lock().await.clone();
+    until("all that was confirmed is consumed", || async { confirmed.is_subset(&*consumed.lock().await) }).await;
+    broker.close().await;
+    soon("the consumer", consuming).await.unwrap();
+}
