@@ -66,7 +66,7 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    /// The envelope of a checkpoint; its body is empty.
+    /// The envelope of a checkpoint; its body is [`Envelope::voids`].
     pub(super) fn of_checkpoint(checkpoint: &'a Checkpoint) -> Self {
         Self {
             kind: CHECKPOINT.into(),
@@ -78,20 +78,30 @@ impl<'a> Envelope<'a> {
         }
     }
 
+    /// The body of a checkpoint: the JSON list of its voids, which have no bound that a header would hold.
+    pub(super) fn voids(checkpoint: &Checkpoint) -> Bytes {
+        serde_json::to_vec(&checkpoint.voids).unwrap_or_default().into()
+    }
+
     /// What the message says.
     pub(super) fn open(&self, body: Bytes) -> Payload {
         let read = if self.kind == CHECKPOINT {
-            self.checkpoint().map(Payload::Checkpoint)
+            self.checkpoint(&body).map(Payload::Checkpoint)
         } else {
             self.delivery(&body).map(Payload::Delivery)
         };
         read.unwrap_or_else(|why| unreadable(self.id, why.0, body))
     }
 
-    fn checkpoint(&self) -> Result<Checkpoint, Why> {
+    fn checkpoint(&self, body: &Bytes) -> Result<Checkpoint, Why> {
         self.known_version()?;
         let stamp = self.stamp()?.ok_or_else(|| Why("it has no run and sequence".into()))?;
-        Ok(Checkpoint { run: stamp.run, source: required("source", self.source)?.parse()?, sequence: stamp.sequence })
+        Ok(Checkpoint {
+            run: stamp.run,
+            source: required("source", self.source)?.parse()?,
+            sequence: stamp.sequence,
+            voids: serde_json::from_slice(body).map_err(|_| Why("its body isn't a list of numbers".into()))?,
+        })
     }
 
     fn delivery(&self, body: &Bytes) -> Result<Delivery, Why> {
@@ -204,10 +214,10 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn a_checkpoint_comes_back_as_it_was(run: u128, sequence: u32) {
+        fn a_checkpoint_comes_back_as_it_was(run: u128, sequence: u32, voids: Vec<u64>) {
             let checkpoint =
-                Checkpoint { run: Uuid::from_u128(run), source: "acme".parse().unwrap(), sequence: sequence.into() };
-            match Envelope::of_checkpoint(&checkpoint).open(Bytes::new()) {
+                Checkpoint { run: Uuid::from_u128(run), source: "acme".parse().unwrap(), sequence: sequence.into(), voids };
+            match Envelope::of_checkpoint(&checkpoint).open(Envelope::voids(&checkpoint)) {
                 Payload::Checkpoint(back) => prop_assert_eq!(back, checkpoint),
                 other => prop_assert!(false, "{other:?}"),
             }

@@ -62,11 +62,13 @@ impl Ledger {
     /// If the database fails.
     pub async fn learn_identity_form(&self, connection: &ConnectionRef, form: IdentityForm) -> Result<(), LedgerError> {
         let mut tx = self.begin().await?;
-        sqlx::query("INSERT INTO identity_forms (connection, form) VALUES ($1, $2) ON CONFLICT (connection) DO NOTHING")
-            .bind(connection.to_string())
-            .bind(form.as_str())
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query(
+            "INSERT INTO identity_forms (connection, form) VALUES ($1, $2) ON CONFLICT (connection) DO NOTHING",
+        )
+        .bind(connection.to_string())
+        .bind(form.as_str())
+        .execute(&mut *tx)
+        .await?;
         tx.commit().await?;
         Ok(())
     }
@@ -77,10 +79,8 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn bind_login(&self, login: &str, account: i64) -> Result<bool, LedgerError> {
-        let bound = sqlx::query("SELECT account FROM bindings WHERE login = $1")
-            .bind(login)
-            .fetch_optional(&self.read)
-            .await?;
+        let bound =
+            sqlx::query("SELECT account FROM bindings WHERE login = $1").bind(login).fetch_optional(&self.read).await?;
         if let Some(bound) = bound {
             return Ok(bound.try_get::<i64, _>(0)? == account);
         }
@@ -90,7 +90,8 @@ impl Ledger {
             .bind(account)
             .execute(&mut *tx)
             .await?;
-        let bound = sqlx::query("SELECT account FROM bindings WHERE login = $1").bind(login).fetch_one(&mut *tx).await?;
+        let bound =
+            sqlx::query("SELECT account FROM bindings WHERE login = $1").bind(login).fetch_one(&mut *tx).await?;
         tx.commit().await?;
         Ok(bound.try_get::<i64, _>(0)? == account)
     }

@@ -10,7 +10,7 @@ use sqlx::{AnyConnection, Row};
 use super::balance::{self, Tally};
 use super::outcome::{self, Outcome};
 use super::{Ledger, LedgerError, now};
-use crate::access::{Account, AccessKind, Change, Scope, ScopeId};
+use crate::access::{AccessKind, Account, Change, Scope, ScopeId};
 use crate::delivery::{Checkpoint, Delivery, Timestamp, event_time};
 use crate::target::ConnectionRef;
 
@@ -143,12 +143,13 @@ impl Recorder<'_> {
             outcome::note(self.tx, row, first, reason.map(String::as_str), self.now).await?;
             return self.read(row, delivery.received_at, entry).await;
         }
-        let known = sqlx::query("SELECT id, received_at FROM deliveries WHERE source = $1 AND delivery = $2 AND digest = $3")
-            .bind(delivery.source.as_str())
-            .bind(delivery.id.as_str())
-            .bind(&digest)
-            .fetch_one(&mut *self.tx)
-            .await?;
+        let known =
+            sqlx::query("SELECT id, received_at FROM deliveries WHERE source = $1 AND delivery = $2 AND digest = $3")
+                .bind(delivery.source.as_str())
+                .bind(delivery.id.as_str())
+                .bind(&digest)
+                .fetch_one(&mut *self.tx)
+                .await?;
         let (row, received_at) = (known.try_get(0)?, Timestamp(known.try_get(1)?));
         self.copy(row, received_at, entry, accepted).await
     }
@@ -355,7 +356,12 @@ impl Recorder<'_> {
         Ok(Recorded::Effects { count: holders.len(), due: !holders.is_empty() })
     }
 
-    async fn source_state(&mut self, told: &Told<'_>, blind: bool, why: Option<&String>) -> Result<Recorded, LedgerError> {
+    async fn source_state(
+        &mut self,
+        told: &Told<'_>,
+        blind: bool,
+        why: Option<&String>,
+    ) -> Result<Recorded, LedgerError> {
         self.store(told, None, None).await?;
         sqlx::query(
             "INSERT INTO source_states (source, blind, why, event_time) VALUES ($1, $2, $3, $4) \
@@ -420,11 +426,13 @@ impl Recorder<'_> {
         };
         let own = self.one_scope(&scope.id, scope.name.as_deref(), root, told).await?;
         if let (true, Some(connection)) = (told.placed.top_is_root, &told.placed.connection) {
-            sqlx::query("INSERT INTO roots (connection, scope) VALUES ($1, $2) ON CONFLICT (connection, scope) DO NOTHING")
-                .bind(connection.to_string())
-                .bind(root.unwrap_or(own))
-                .execute(&mut *self.tx)
-                .await?;
+            sqlx::query(
+                "INSERT INTO roots (connection, scope) VALUES ($1, $2) ON CONFLICT (connection, scope) DO NOTHING",
+            )
+            .bind(connection.to_string())
+            .bind(root.unwrap_or(own))
+            .execute(&mut *self.tx)
+            .await?;
         }
         Ok(own)
     }

@@ -402,11 +402,7 @@ async fn settle_effects(
 /// Reads an account from a row that has the account's columns.
 pub(super) fn account_of(row: &AnyRow) -> Result<Account, LedgerError> {
     Ok(Account {
-        key: AccountKey {
-            provider: row.try_get("provider")?,
-            host: row.try_get("host")?,
-            id: row.try_get("stable")?,
-        },
+        key: AccountKey { provider: row.try_get("provider")?, host: row.try_get("host")?, id: row.try_get("stable")? },
         node_id: row.try_get("node_id")?,
         login: row.try_get("login")?,
         email: row.try_get("email")?,
@@ -459,7 +455,10 @@ async fn grants(tx: &mut AnyConnection, account: i64, connection: &str) -> Resul
         let scope: i64 = row.try_get("scope")?;
         let kind: String = row.try_get("kind")?;
         grants.push(Grant {
-            scope: ScopeId { kind: parsed("scope", &row.try_get::<String, _>("scope_kind")?)?, id: row.try_get("scope_id")? },
+            scope: ScopeId {
+                kind: parsed("scope", &row.try_get::<String, _>("scope_kind")?)?,
+                id: row.try_get("scope_id")?,
+            },
             root: match row.try_get::<Option<String>, _>("root_kind")? {
                 Some(kind) => Some(ScopeId { kind: parsed("scope", &kind)?, id: row.try_get("root_id")? }),
                 None => None,
@@ -512,8 +511,14 @@ async fn connection_roots(
     };
     let mut roots: Vec<Root> = known
         .iter()
-        .filter(|(scope, name, _)| configured.is_empty() || configured.iter().any(|root| root.matches(scope, name.as_deref())))
-        .map(|(scope, name, lost)| Root { name: shown(scope, name.as_ref()), scope: Some(scope.clone()), lost: lost.clone() })
+        .filter(|(scope, name, _)| {
+            configured.is_empty() || configured.iter().any(|root| root.matches(scope, name.as_deref()))
+        })
+        .map(|(scope, name, lost)| Root {
+            name: shown(scope, name.as_ref()),
+            scope: Some(scope.clone()),
+            lost: lost.clone(),
+        })
         .collect();
     for pattern in configured {
         if !known.iter().any(|(scope, name, _)| pattern.matches(scope, name.as_deref())) {

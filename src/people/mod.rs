@@ -171,7 +171,8 @@ mod tests {
 
     #[test]
     fn rows_name_accounts_and_persons() {
-        let rows = read("account,person\ngithub:octocat, Ada@Acme.example\ngithub:#583231,user:518\n# nobody\n").unwrap();
+        let rows =
+            read("account,person\ngithub:octocat, Ada@Acme.example\ngithub:#583231,user:518\n# nobody\n").unwrap();
         assert_eq!(rows[0].person, PersonRef::Email("ada@acme.example".into()));
         assert_eq!(rows[1].account.name, AccountName::Id("583231".into()));
         assert_eq!(rows[1].person, PersonRef::Id(PersonId(518)));

@@ -80,8 +80,8 @@ pub(super) async fn prepare(connection: &mut SqliteConnection) -> sqlx::Result<i
 /// Adds a message at the end.
 pub(super) async fn insert(connection: &mut SqliteConnection, item: &Item) -> sqlx::Result<()> {
     let (envelope, body) = match item {
-        Item::Delivery(delivery) => (Envelope::of_delivery(delivery), delivery.body.as_ref()),
-        Item::Checkpoint(checkpoint) => (Envelope::of_checkpoint(checkpoint), [].as_slice()),
+        Item::Delivery(delivery) => (Envelope::of_delivery(delivery), delivery.body.clone()),
+        Item::Checkpoint(checkpoint) => (Envelope::of_checkpoint(checkpoint), Envelope::voids(checkpoint)),
     };
     sqlx::query(
         "INSERT INTO message (kind, delivery_id, content_type, source, provider, event, received_at, secret, run, \
@@ -99,7 +99,7 @@ pub(super) async fn insert(connection: &mut SqliteConnection, item: &Item) -> sq
     .bind(envelope.sequence)
     .bind(envelope.replay.as_deref())
     .bind(envelope.version)
-    .bind(body)
+    .bind(body.as_ref())
     .execute(connection)
     .await
     .map(drop)

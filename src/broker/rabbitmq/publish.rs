@@ -71,7 +71,7 @@ impl Publisher {
             exchange: "".into(),
             routing_key: self.shared.names.work.clone(),
             properties: properties(&Envelope::of_checkpoint(checkpoint)),
-            body: bytes::Bytes::new(),
+            body: Envelope::voids(checkpoint),
         })
         .await
     }

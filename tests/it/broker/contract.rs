@@ -231,7 +231,12 @@ async fn a_body_above_the_limit_is_refused_and_one_at_the_limit_is_not(
 async fn a_checkpoint_arrives_behind_what_it_closes(#[values(Kind::RabbitMq, Kind::Embedded)] kind: Kind) {
     let place = Place::new(kind).await;
     let broker = place.open().await;
-    let sent = Checkpoint { run: Uuid::from_u128(3), source: "acme-github".parse().unwrap(), sequence: 41 };
+    let sent = Checkpoint {
+        run: Uuid::from_u128(3),
+        source: "acme-github".parse().unwrap(),
+        sequence: 41,
+        voids: vec![7, 40],
+    };
     broker.publish(&delivery("d-41", "{}")).await.unwrap();
     broker.checkpoint(&sent).await.unwrap();
     let mut consumer = broker.consume(10).await;
