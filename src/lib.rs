@@ -10,6 +10,7 @@ pub mod demo;
 pub mod drata;
 pub mod ingress;
 pub mod ledger;
+pub mod outbound;
 pub mod people;
 pub mod provider;
 pub mod reconcile;

@@ -7,7 +7,6 @@
 mod admin;
 mod broker;
 mod checks;
-mod connections;
 mod drata;
 mod ingress;
 mod keys;
@@ -26,7 +25,6 @@ use std::path::{Path, PathBuf};
 
 pub use admin::Admin;
 pub use broker::Broker;
-pub use connections::Connections;
 pub use drata::Drata;
 pub use ingress::Ingress;
 pub use keys::{DEFAULTS, KeyDoc, keys};
@@ -35,7 +33,7 @@ pub use people::People;
 pub use problem::{ConfigError, Problem};
 pub use retry::Retry;
 pub use secret::{SecretRef, UrlRef, shown};
-pub use source::{OnAccessLost, Source};
+pub use source::Source;
 
 use crate::provider::Description;
 use crate::telemetry::logs;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use toml::Table;
 
-use super::connections::Connections;
+
 use super::layers::{Layers, did_you_mean};
 use super::problem::nearest;
 use super::secret::SecretRef;
@@ -12,7 +12,9 @@ use super::value::{Setting, Written};
 use crate::access::RootPattern;
 use crate::delivery::SourceName;
 use crate::provider::{Description, SourceSettings};
+use crate::reconcile::OnAccessLost;
 use crate::target::ConnectionRef;
+use crate::worker::Connections;
 
 /// One source.
 #[derive(Clone, Debug)]
@@ -29,26 +31,6 @@ pub struct Source {
     pub connections: Connections,
     /// How many accounts one event may take access from before an operator is asked.
     pub mass_change_limit: u32,
-}
-
-/// What to do with an account's link when it has lost its last access. There is no default.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OnAccessLost {
-    /// Unlink the account from its person.
-    Unlink,
-    /// Leave the link as it is.
-    Keep,
-}
-
-impl OnAccessLost {
-    /// The word in the configuration.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unlink => "unlink",
-            Self::Keep => "keep",
-        }
-    }
 }
 
 const CHOOSE_ON_ACCESS_LOST: &str = "must be chosen, since each choice has its price:

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::reconcile::OnAccessLost;
 use crate::delivery::Delivery;
 use crate::provider::{Interpreter, Meaning, Misshapen, SettingsError, SourceSettings};
 use crate::target::ConnectionRef;

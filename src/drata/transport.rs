@@ -1,17 +1,11 @@
-//! How requests travel: TLS, proxies, headers that never change.
-
-use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::Duration;
+//! How requests to Drata travel: what the base URL may be, and the headers that never change.
 
 use http::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
-use url::{Host, Url};
+use url::Url;
 
 use super::client::Settings;
-
-/// How long to wait for a connection, at most.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::outbound;
 
 /// A client can't be made of these settings.
 #[derive(Debug, thiserror::Error)]
@@ -32,20 +26,10 @@ pub enum BuildError {
 
 pub(super) fn build(settings: &Settings, api_key: &SecretString) -> Result<reqwest::Client, BuildError> {
     check(&settings.base_url)?;
-    let mut builder = reqwest::Client::builder()
-        .user_agent(concat!("rollcall/", env!("CARGO_PKG_VERSION")))
+    outbound::builder(&settings.base_url, settings.timeout)?
         .default_headers(headers(api_key)?)
-        .timeout(settings.timeout)
-        .connect_timeout(settings.timeout.min(CONNECT_TIMEOUT))
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never());
-    if is_loopback(&settings.base_url) {
-        builder = builder.no_proxy();
-    }
-    if settings.base_url.scheme() == "http" {
-        builder = builder.tls_backend_preconfigured(no_tls()?);
-    }
-    builder.build().map_err(BuildError::Http)
+        .build()
+        .map_err(BuildError::Http)
 }
 
 fn check(base_url: &Url) -> Result<(), BuildError> {
@@ -72,34 +56,12 @@ fn headers(api_key: &SecretString) -> Result<HeaderMap, BuildError> {
     Ok(HeaderMap::from_iter([(AUTHORIZATION, bearer), (ACCEPT, HeaderValue::from_static("application/json"))]))
 }
 
-/// A TLS set-up that trusts nobody. A client of an `http://` address never uses TLS, but would read the system's
-/// certificates all the same, and fail where there are none.
-fn no_tls() -> Result<rustls::ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    Ok(rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth())
-}
-
-/// Whether the address is on this machine, where no proxy could reach it.
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => {
-            let name = name.trim_end_matches('.');
-            name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost")
-        }
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => IpAddr::V6(address).to_canonical().is_loopback(),
-        None => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::outbound::is_loopback;
 
     fn build_for(url: &str) -> Result<reqwest::Client, BuildError> {
         build(&Settings::new(url.parse().unwrap()), &"key".into())

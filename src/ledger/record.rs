@@ -63,6 +63,15 @@ pub enum Record {
     Delivery(Box<Entry>),
     /// How far an ingress has come.
     Checkpoint(Checkpoint),
+    /// A message that can't be read.
+    Unreadable {
+        /// Its message id, if it had one.
+        id: Option<String>,
+        /// Why it can't be read.
+        why: String,
+        /// Its bytes.
+        body: bytes::Bytes,
+    },
 }
 
 impl Ledger {
@@ -85,6 +94,15 @@ impl Ledger {
                     due |= Recorder { tx: &mut tx, now }.delivery(entry, accepted).await?;
                 }
                 Record::Checkpoint(checkpoint) => tally.checkpoint(&mut tx, checkpoint, now).await?,
+                Record::Unreadable { id, why, body } => {
+                    sqlx::query("INSERT INTO unreadable (at, message, why, body) VALUES ($1, $2, $3, $4)")
+                        .bind(now.micros())
+                        .bind(id)
+                        .bind(why)
+                        .bind(body.to_vec())
+                        .execute(&mut *tx)
+                        .await?;
+                }
             }
         }
         balance::store(&mut tx, tally).await?;

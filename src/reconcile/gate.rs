@@ -16,7 +16,7 @@ const LONGEST_PROBE: Duration = Duration::from_secs(60);
 
 /// Whether calls may be made.
 #[derive(Debug)]
-pub struct Gate(Mutex<Inner>);
+pub(super) struct Gate(Mutex<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -34,17 +34,17 @@ struct Halt {
 impl Gate {
     /// An open gate.
     #[must_use]
-    pub fn new(now: Timestamp) -> Self {
+    pub(super) fn new(now: Timestamp) -> Self {
         Self(Mutex::new(Inner { halt: None, since: now }))
     }
 
     /// How long until an account may be worked on: none while the gate is open.
-    pub fn wait(&self) -> Option<Duration> {
+    pub(super) fn wait(&self) -> Option<Duration> {
         self.lock().halt.as_ref().map(|halt| halt.next_probe.saturating_duration_since(Instant::now()))
     }
 
     /// Everything is refused, or so it seems. Returns whether that is news.
-    pub fn halt(&self, reason: &str, now: Timestamp) -> bool {
+    pub(super) fn halt(&self, reason: &str, now: Timestamp) -> bool {
         let mut inner = self.lock();
         let news = inner.halt.is_none();
         let wait = inner.halt.as_ref().map_or(FIRST_PROBE, |halt| (halt.wait * 2).min(LONGEST_PROBE));
@@ -56,7 +56,7 @@ impl Gate {
     }
 
     /// A call went through. Returns whether that ended a halt.
-    pub fn open(&self, now: Timestamp) -> bool {
+    pub(super) fn open(&self, now: Timestamp) -> bool {
         let mut inner = self.lock();
         let news = inner.halt.take().is_some();
         if news {
@@ -66,7 +66,7 @@ impl Gate {
     }
 
     /// For `/health`.
-    pub fn health(&self) -> Health {
+    pub(super) fn health(&self) -> Health {
         let inner = self.lock();
         match &inner.halt {
             None => Health { state: State::Ok, reason: None, since: inner.since },

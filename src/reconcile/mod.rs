@@ -1,1 +1,185 @@
-//! Reconcile.
+//! Reconcile: bring one account's actual status at the platform to its desired one.
+//!
+//! It takes due accounts from the ledger under a lease, works out what should be so *then*, and calls the platform only
+//! if that differs from what is so. It always goes to the latest desired status, so that duplicates, reordering, replay
+//! and old retries are harmless. It speaks [`crate::target`]'s words; only [`crate::drata`] knows Drata's.
+//!
+//! * [`look`]: one look at one account, from what is known to how it ended;
+//! * [`identity`]: which identity at the platform an account is;
+//! * [`policy`]: what the configuration decides;
+//! * [`schedule`]: when to try again;
+//! * [`gate`]: the halt.
+
+mod gate;
+mod identity;
+mod look;
+mod policy;
+mod schedule;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+pub use self::policy::{OnAccessLost, Policies, Policy};
+pub use self::schedule::Schedule;
+
+use self::gate::Gate;
+use self::look::Look;
+use crate::broker::Health;
+use crate::delivery::Timestamp;
+use crate::drata::Client;
+use crate::ledger::work::{Held, Lease};
+use crate::ledger::{Ledger, LedgerError};
+use crate::people::People;
+use crate::shutdown::Tasks;
+
+/// How to reconcile.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// When to try again after transient failures.
+    pub schedule: Schedule,
+    /// How often an account that waits for something outside is looked at again.
+    pub waiting: Duration,
+    /// How long a call to the platform may take; leases are longer than that.
+    pub request_timeout: Duration,
+    /// How many accounts are worked on at once.
+    pub concurrency: usize,
+}
+
+/// How long to be idle at the most: another process may have made an account due.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Works on due accounts. Shared by everybody who makes accounts due.
+#[derive(Debug)]
+pub struct Reconciler {
+    ledger: Ledger,
+    client: Client,
+    people: People,
+    policies: Policies,
+    settings: Settings,
+    gate: Gate,
+    due: Notify,
+    run: uuid::Uuid,
+}
+
+impl Reconciler {
+    /// A reconciler that doesn't run yet.
+    #[must_use]
+    pub fn new(ledger: Ledger, client: Client, people: People, policies: Policies, settings: Settings) -> Self {
+        let gate = Gate::new(Timestamp::now());
+        let run = uuid::Uuid::now_v7();
+        Self { ledger, client, people, policies, settings, gate, due: Notify::new(), run }
+    }
+
+    /// Says that an account may have become due.
+    pub fn wake(&self) {
+        self.due.notify_one();
+    }
+
+    /// How the platform is doing, for `/health`.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.gate.health()
+    }
+
+    /// The longest that one look may hold an account: twice the request's time-out and a margin for what is around it.
+    fn lease(&self) -> Duration {
+        self.settings.request_timeout * 3 + Duration::from_secs(5)
+    }
+
+    /// Works until the token is cancelled; what is under way then is finished.
+    pub async fn run(self: Arc<Self>, token: CancellationToken) {
+        let looks = Tasks::new();
+        let slots = Arc::new(Semaphore::new(self.settings.concurrency));
+        let mut batch: u64 = 0;
+        while !token.is_cancelled() {
+            let free = match self.gate.wait() {
+                None => slots.available_permits(),
+                Some(wait) if wait.is_zero() && slots.available_permits() == self.settings.concurrency => 1,
+                Some(_) => 0,
+            };
+            batch += 1;
+            let leases = self.take(free, batch).await;
+            let idle = leases.len() < free || free == 0;
+            for lease in leases {
+                let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+                let this = Arc::clone(&self);
+                looks.spawn(async move {
+                    this.work(&lease).await;
+                    drop(slot);
+                    this.due.notify_one();
+                });
+            }
+            if idle {
+                let pause = self.pause().await;
+                tokio::select! {
+                    () = token.cancelled() => {}
+                    () = self.due.notified() => {}
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
+        }
+        if !looks.end(self.lease()).await {
+            tracing::warn!("accounts are still being worked on; their leases end by themselves");
+        }
+    }
+
+    async fn take(&self, free: usize, batch: u64) -> Vec<Lease> {
+        if free == 0 {
+            return Vec::new();
+        }
+        let owner = format!("{}/{batch}", self.run);
+        match self.ledger.take_due(&owner, self.lease(), i64::try_from(free).unwrap_or(i64::MAX)).await {
+            Ok(leases) => leases,
+            Err(error) => {
+                tracing::error!(%error, "can't take due accounts; trying again");
+                Vec::new()
+            }
+        }
+    }
+
+    async fn pause(&self) -> Duration {
+        let due = self.ledger.next_due().await.ok().flatten().filter(|due| !due.is_zero()).unwrap_or(IDLE);
+        due.min(self.gate.wait().filter(|wait| !wait.is_zero()).unwrap_or(IDLE)).min(IDLE)
+    }
+
+    /// Looks at an account until what was settled is settled at its latest version.
+    async fn work(&self, lease: &Lease) {
+        loop {
+            match self.once(lease).await {
+                Ok(Held::Moved) => {}
+                Ok(Held::Written | Held::Lost) => return,
+                Err(error) => {
+                    // The lease ends by itself, and the account is due all the same.
+                    tracing::error!(%error, status = lease.status, "the ledger failed under an account; it stays due");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn once(&self, lease: &Lease) -> Result<Held, LedgerError> {
+        // The connection is known only after a first reading; its roots decide about the second.
+        let mut view = self.ledger.view(lease, &[]).await?;
+        let policy = self.policies.of(&view.connection);
+        if let Some(policy) = policy.filter(|policy| !policy.roots.is_empty()) {
+            view = self.ledger.view(lease, &policy.roots).await?;
+        }
+        match Look::new(self, lease, &view, policy).settle().await? {
+            Ok(settlement) => {
+                tracing::info!(
+                    account = %view.account.key,
+                    login = view.account.login,
+                    connection = %view.connection,
+                    result = ?settlement.result,
+                    reason = settlement.reason,
+                    "reconciled"
+                );
+                self.ledger.settle(lease, view.version, &settlement).await
+            }
+            Err(held) => Ok(held),
+        }
+    }
+}

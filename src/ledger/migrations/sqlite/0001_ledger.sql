@@ -220,3 +220,12 @@ CREATE TABLE begun (
     tries    BIGINT NOT NULL,
     PRIMARY KEY (source, delivery, digest)
 );
+
+-- Messages that aren't ours or can't be read: kept for whoever looks, never tried again.
+CREATE TABLE unreadable (
+    id      INTEGER PRIMARY KEY,
+    at      BIGINT NOT NULL,
+    message TEXT,
+    why     TEXT NOT NULL,
+    body    BLOB NOT NULL
+);

@@ -1,0 +1,396 @@
+//! One look at one account: from what the ledger knows to how it ended.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::identity::{self, Found};
+use super::{OnAccessLost, Policy, Reconciler};
+use crate::access::{Access, AccountKind, access};
+use crate::delivery::Timestamp;
+use crate::ledger::LedgerError;
+use crate::ledger::work::{Attempt, Held, Lease, Settled, Settlement, View};
+use crate::people::Mapped;
+use crate::target::{Failure, FailureClass, Identity, IdentityRef, LinkStatus, PersonId, PersonRef};
+
+/// How long after its time-out a request of ours may still reach the platform.
+const MARGIN: Duration = Duration::from_secs(2);
+/// After an unanswered request, how long until its account is looked at once more.
+const DOUBLE_CHECK: Duration = Duration::from_secs(120);
+/// How long to wait after a 429 that doesn't say.
+const THROTTLED: Duration = Duration::from_secs(5);
+
+/// What stopped a look.
+enum Stop {
+    /// It is settled.
+    Settled(Box<Settlement>),
+    /// Nothing may be done: the version has moved or the lease is over.
+    Held(Held),
+    /// The ledger failed.
+    Ledger(LedgerError),
+}
+
+impl From<LedgerError> for Stop {
+    fn from(error: LedgerError) -> Self {
+        Self::Ledger(error)
+    }
+}
+
+/// A look under way.
+pub(super) struct Look<'a> {
+    reconciler: &'a Reconciler,
+    lease: &'a Lease,
+    view: &'a View,
+    policy: Option<&'a Policy>,
+    began: Instant,
+    /// The status as of a 2xx or a fresh read, as this look goes on.
+    actual: Option<LinkStatus>,
+    identity: Option<IdentityRef>,
+    desired: Option<LinkStatus>,
+    /// Whether a request went out, now or earlier, that was never answered.
+    unanswered: bool,
+    /// The e-mail addresses whose persons were asked for.
+    asked: Vec<String>,
+}
+
+/// Where a look goes.
+#[derive(Clone, Copy)]
+enum Way {
+    Unlink,
+    Link { seen_only: bool },
+}
+
+impl<'a> Look<'a> {
+    pub(super) fn new(reconciler: &'a Reconciler, lease: &'a Lease, view: &'a View, policy: Option<&'a Policy>) -> Self {
+        Self {
+            reconciler,
+            lease,
+            view,
+            policy,
+            began: Instant::now(),
+            // After an unanswered request nothing is known until it is read.
+            actual: view.actual.filter(|_| view.intent.is_none()),
+            identity: view.identity,
+            desired: None,
+            unanswered: view.intent.is_some() && view.actual.is_none(),
+            asked: Vec::new(),
+        }
+    }
+
+    /// Looks, and says how it ended; or that nothing may be done.
+    pub(super) async fn settle(mut self) -> Result<Result<Settlement, Held>, LedgerError> {
+        match self.go().await {
+            Stop::Settled(settlement) => Ok(Ok(*settlement)),
+            Stop::Held(held) => Ok(Err(held)),
+            Stop::Ledger(error) => Err(error),
+        }
+    }
+
+    async fn go(&mut self) -> Stop {
+        let Some(policy) = self.policy else {
+            return self.wait(format!("no source is configured for the connection {}", self.view.connection));
+        };
+        if let (true, Some((_, at))) = (self.unanswered, self.view.intent) {
+            // Its bytes may still be on the way: whatever is sent now could be overtaken by them.
+            let clear = at.plus(self.reconciler.settings.request_timeout + MARGIN);
+            if self.view.now < clear {
+                return self.end(Settled::Postponed, "an earlier request may still be on its way", Some(clear));
+            }
+        }
+        if self.view.account.kind == AccountKind::Bot {
+            return self.unchanged("it is a bot, and bots are never linked");
+        }
+        match access(&self.view.grants, &self.view.roots) {
+            Access::Unknown { roots } if roots.is_empty() => {
+                self.unchanged("rollcall knows of no root of its connection, so the link stays as it is")
+            }
+            Access::Unknown { roots } => self.unchanged(format!(
+                "it may still have access through {}, of which rollcall has heard nothing for it, so the link stays as it is",
+                roots.join(", ")
+            )),
+            Access::Gone if policy.on_access_lost == OnAccessLost::Keep => {
+                self.unchanged("it has lost all access; on_access_lost = \"keep\" leaves the link for Drata's own sync to mark")
+            }
+            Access::Gone => self.until_clear(Way::Unlink).await,
+            Access::Held { seen_only, .. } => self.until_clear(Way::Link { seen_only }).await,
+        }
+    }
+
+    /// Runs a way to a status; once more from a fresh read if what it relied on turns out to be gone.
+    async fn until_clear(&mut self, way: Way) -> Stop {
+        for _ in 0..2 {
+            let ended = match way {
+                Way::Unlink => self.unlink().await,
+                Way::Link { seen_only } => self.link(seen_only).await,
+            };
+            match ended {
+                Err(stop) => return stop,
+                Ok(Gone) => {
+                    self.actual = None;
+                    self.identity = None;
+                    // The 404 may have meant the person: ask for it anew.
+                    self.asked.drain(..).for_each(|email| self.reconciler.client.forget_person(&email));
+                }
+            }
+        }
+        self.wait("the platform says that the identity or the person is gone, though it lists the identity")
+    }
+
+    async fn unlink(&mut self) -> Result<Gone, Stop> {
+        self.desired = Some(LinkStatus::Unlinked);
+        if self.actual.is_none() || self.identity.is_none() {
+            match self.find().await? {
+                Found::One(identity, _) => self.read(&identity),
+                Found::None => return Err(self.unchanged("it left, and the platform has no identity for it")),
+                Found::Unclear(why) => return Err(self.wait(why)),
+            }
+        }
+        self.bring(LinkStatus::Unlinked).await
+    }
+
+    async fn link(&mut self, seen_only: bool) -> Result<Gone, Stop> {
+        let mapped = self.reconciler.people.mapped(&self.reconciler.ledger, self.view.account_row, &self.view.account).await?;
+        let own_email = self.view.account.email.clone().filter(|email| !email.is_empty());
+        let mut email_at_platform = None;
+        if self.actual.is_none() || self.identity.is_none() || (mapped.is_none() && own_email.is_none()) {
+            match self.find().await? {
+                Found::One(identity, _) => {
+                    self.read(&identity);
+                    if identity.service_account {
+                        return Err(self.unchanged("it is marked as a service account at the platform"));
+                    }
+                    email_at_platform = identity.email.filter(|email| !email.is_empty());
+                }
+                Found::None if seen_only => {
+                    return Err(self.unchanged("it was only seen, and the platform has no identity for it"));
+                }
+                Found::None => return Err(self.wait("the platform has no identity for it yet")),
+                Found::Unclear(why) => return Err(self.wait(why)),
+            }
+        }
+        let person = self.person(mapped.clone(), own_email, email_at_platform).await?;
+        let wanted = LinkStatus::Linked(person);
+        self.desired = Some(wanted);
+        if let (Some(LinkStatus::Linked(other)), None) = (self.actual, &mapped)
+            && other != person
+        {
+            return Err(self.wait(format!(
+                "it is linked to another person ({other}) than its e-mail address says ({person}); a row in the people map decides"
+            )));
+        }
+        self.bring(wanted).await
+    }
+
+    /// Whom the account belongs to: by the people map, else by its own e-mail address, else by the identity's.
+    async fn person(
+        &mut self,
+        mapped: Option<Mapped>,
+        own_email: Option<String>,
+        email_at_platform: Option<String>,
+    ) -> Result<PersonId, Stop> {
+        if let Some(Mapped(person)) = mapped {
+            return match self.resolve(&person).await? {
+                Some(id) => Ok(id),
+                None => Err(self.wait("the platform doesn't know the person that the people map names")),
+            };
+        }
+        for email in [own_email, email_at_platform].into_iter().flatten() {
+            if let Some(id) = self.resolve(&PersonRef::Email(email)).await? {
+                return Ok(id);
+            }
+        }
+        Err(match self.actual {
+            Some(linked @ LinkStatus::Linked(_)) => {
+                self.desired = Some(linked);
+                self.unchanged("the platform has linked it already")
+            }
+            _ => self.wait("nobody is known whose account it is; a row in the people map says so"),
+        })
+    }
+
+    async fn resolve(&mut self, person: &PersonRef) -> Result<Option<PersonId>, Stop> {
+        match person {
+            PersonRef::Id(id) => Ok(Some(*id)),
+            PersonRef::Email(email) => {
+                let began = Instant::now();
+                self.asked.push(email.clone());
+                match self.reconciler.client.person_by_email(email).await {
+                    Ok(person) => {
+                        self.went_through();
+                        Ok(person.map(|person| person.id))
+                    }
+                    Err(failure) => Err(self.failed("find person", None, &failure, began.elapsed()).await?),
+                }
+            }
+        }
+    }
+
+    async fn find(&mut self) -> Result<Found, Stop> {
+        let began = Instant::now();
+        let pinned = self.reconciler.ledger.identity_form(&self.view.connection).await?;
+        match identity::find(&self.reconciler.client, self.view, pinned).await {
+            Ok(found) => {
+                self.went_through();
+                if let (Found::One(_, Some(form)), None) = (&found, pinned) {
+                    self.reconciler.ledger.learn_identity_form(&self.view.connection, *form).await?;
+                }
+                if matches!(found, Found::None) {
+                    self.identity = None;
+                    self.actual = None;
+                }
+                Ok(found)
+            }
+            Err(failure) => Err(self.failed("find identity", None, &failure, began.elapsed()).await?),
+        }
+    }
+
+    /// Takes note of what an identity was read with.
+    fn read(&mut self, identity: &Identity) {
+        let status = identity.status();
+        if self.view.intent.is_some() && self.view.actual.is_some_and(|known| known != status) {
+            metrics::counter!("rollcall_overtaken_total").increment(1);
+            tracing::warn!(
+                account = %self.view.account.key,
+                found = %status,
+                "an earlier, unanswered request has landed late and overtaken a newer status; correcting it"
+            );
+        }
+        self.identity = Some(identity.id);
+        self.actual = Some(status);
+    }
+
+    /// Sets a status unless it is there already.
+    async fn bring(&mut self, wanted: LinkStatus) -> Result<Gone, Stop> {
+        if self.actual == Some(wanted) {
+            let ours = self.unanswered && self.view.intent.is_some_and(|(intent, _)| intent == wanted);
+            return Err(if ours {
+                self.end(Settled::Applied, "an earlier request had done it, though its answer was lost", None)
+            } else {
+                self.unchanged(format!("it is {wanted} already"))
+            });
+        }
+        let Some(identity) = self.identity else { return Ok(Gone) };
+        let lease = self.reconciler.lease();
+        let began = Instant::now();
+        match self.reconciler.ledger.intend(self.lease, self.view.version, wanted, lease).await? {
+            Held::Written => {}
+            held => return Err(Stop::Held(held)),
+        }
+        self.actual = None;
+        let send_by = began + lease - self.reconciler.settings.request_timeout - MARGIN;
+        let answer = self.reconciler.client.set_status_by(identity, wanted, send_by).await;
+        let duration = began.elapsed();
+        match answer {
+            Ok(_) => {
+                let attempt = Attempt {
+                    operation: "connect",
+                    wanted: Some(wanted),
+                    answer: Some(200),
+                    failure: None,
+                    duration,
+                    message: None,
+                };
+                self.reconciler.ledger.attempt(self.lease, attempt).await?;
+                self.went_through();
+                self.actual = Some(wanted);
+                Err(self.end(Settled::Applied, "", None))
+            }
+            Err(failure) if failure.class == FailureClass::Stale => {
+                self.write_down("connect", Some(wanted), &failure, duration).await?;
+                Ok(Gone)
+            }
+            Err(failure) => {
+                self.unanswered |= failure.class == FailureClass::Transient && failure.status.is_none();
+                Err(self.failed("connect", Some(wanted), &failure, duration).await?)
+            }
+        }
+    }
+
+    fn went_through(&self) {
+        if self.reconciler.gate.open(Timestamp::now()) {
+            tracing::info!("the platform answers again; going on");
+        }
+    }
+
+    async fn write_down(
+        &self,
+        operation: &'static str,
+        wanted: Option<LinkStatus>,
+        failure: &Failure,
+        duration: Duration,
+    ) -> Result<(), LedgerError> {
+        let attempt = Attempt {
+            operation,
+            wanted,
+            answer: failure.status,
+            failure: Some(failure.class),
+            duration,
+            message: Some(&failure.message),
+        };
+        self.reconciler.ledger.attempt(self.lease, attempt).await
+    }
+
+    async fn failed(
+        &mut self,
+        operation: &'static str,
+        wanted: Option<LinkStatus>,
+        failure: &Failure,
+        duration: Duration,
+    ) -> Result<Stop, Stop> {
+        self.write_down(operation, wanted, failure, duration).await?;
+        let said = match failure.status {
+            Some(status) => format!("{operation}: {status}: {}", failure.message),
+            None => format!("{operation}: {}", failure.message),
+        };
+        Ok(match failure.class {
+            FailureClass::Transient => {
+                let failures = u32::try_from(self.view.attempts + 1).unwrap_or(u32::MAX);
+                match self.reconciler.settings.schedule.delay(failures, fastrand::f64()) {
+                    Some(delay) => self.end(Settled::Failed, said, Some(self.now().plus(delay))),
+                    None => self.end(Settled::Parked, format!("after {failures} attempts: {said}"), None),
+                }
+            }
+            FailureClass::Throttled => {
+                let until = self.now().plus(failure.retry_after.unwrap_or(THROTTLED));
+                self.end(Settled::Postponed, said, Some(until))
+            }
+            FailureClass::RefusedAll => {
+                if self.reconciler.gate.halt(&said, Timestamp::now()) {
+                    tracing::error!(reason = said, "the platform refuses; calls are halted, recording goes on");
+                }
+                self.end(Settled::Postponed, said, Some(self.now()))
+            }
+            FailureClass::Stale | FailureClass::Refused => self.end(Settled::Parked, said, None),
+        })
+    }
+
+    fn unchanged(&self, reason: impl Into<String>) -> Stop {
+        self.end(Settled::Unchanged, reason, None)
+    }
+
+    fn wait(&self, reason: impl Into<String>) -> Stop {
+        self.end(Settled::Waiting, reason, Some(self.now().plus(self.reconciler.settings.waiting)))
+    }
+
+    /// The database's clock, carried on from when the view was read.
+    fn now(&self) -> Timestamp {
+        self.view.now.plus(self.began.elapsed())
+    }
+
+    fn end(&self, result: Settled, reason: impl Into<String>, due_at: Option<Timestamp>) -> Stop {
+        let reason = Some(reason.into()).filter(|reason| !reason.is_empty());
+        let double_check = self.unanswered && matches!(result, Settled::Applied | Settled::Unchanged);
+        Stop::Settled(Box::new(Settlement {
+            result,
+            reason,
+            desired: self.desired,
+            actual: self.actual,
+            identity: self.identity,
+            keep_intent: self.unanswered,
+            due_at: if double_check { Some(self.now().plus(DOUBLE_CHECK)) } else { due_at },
+        }))
+    }
+}
+
+/// What was relied on is gone at the platform.
+struct Gone;
