@@ -21,6 +21,7 @@ const INVENTABLE: &[&str] = &[
     "team.deleted",
     "repository.deleted",
     "repository.transferred",
+    "installation_target.renamed",
     "push",
     "ping",
 ];
@@ -106,6 +107,12 @@ impl<'a> Parts<'a> {
                 "repository": self.repository(),
             }),
             ("repository", _) => json!({ "repository": self.repository() }),
+            ("installation_target", _) => json!({
+                "account": self.user(),
+                "target_type": "User",
+                "changes": { "login": { "from": "former-login" } },
+                "installation": { "id": 1, "node_id": "I_1" },
+            }),
             ("push", _) => json!({
                 "ref": "refs/heads/main",
                 "before": "6113728f27ae82c7b1a177c8d03f9e96e0adf246",
@@ -125,9 +132,11 @@ impl<'a> Parts<'a> {
     }
 
     fn user(&self) -> Value {
+        // GitHub gives bots, and nobody else, such logins.
+        let kind = if self.login.ends_with("[bot]") { "Bot" } else { "User" };
         json!({
             "login": self.login, "id": self.account_id, "node_id": format!("U_{}", self.account_id),
-            "html_url": format!("https://{}/{}", self.host, self.login), "type": "User", "site_admin": false,
+            "html_url": format!("https://{}/{}", self.host, self.login), "type": kind, "site_admin": false,
         })
     }
 

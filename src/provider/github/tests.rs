@@ -235,6 +235,7 @@ fn invention(event: &str) -> Invention {
 #[case("team.deleted", "scope_lost")]
 #[case("repository.deleted", "scope_lost")]
 #[case("repository.transferred", "scope_moved")]
+#[case("installation_target.renamed", "renamed")]
 #[case("push", "seen")]
 #[case("ping", "-")]
 fn what_is_invented_verifies_and_means_what_it_is_called(
