@@ -346,8 +346,7 @@ async fn observe(ledger: Ledger, observed: Arc<Observed>, token: CancellationTok
                 for (name, count) in gauges {
                     metrics::gauge!(name).set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
                 }
-                metrics::gauge!(names::OLDEST_UNAPPLIED)
-                    .set(counts.oldest_owed.map_or(0.0, |owed| owed.as_secs_f64()));
+                metrics::gauge!(names::OLDEST_UNAPPLIED).set(counts.oldest_owed.map_or(0.0, |owed| owed.as_secs_f64()));
             }
             Err(error) => observed.set(State::Down, Some(error.to_string()), Timestamp::now()),
         }

@@ -41,7 +41,7 @@ pub(super) struct Misuse(pub(super) String);
 /// Something that a command needs can't be reached.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct OutOfReach(pub(super) String);
+pub(crate) struct OutOfReach(pub(crate) String);
 
 impl Exit {
     /// Says on standard error why a command failed, and finds the code.

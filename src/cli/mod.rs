@@ -13,10 +13,10 @@ use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub use self::exit::Exit;
+pub(crate) use self::exit::OutOfReach;
 
 use crate::config::{self, Settings};
 use crate::demo;
-use crate::ledger::Ledger;
 use crate::provider::REGISTRY;
 
 /// Keeps a compliance platform's record of who has version-control access in step with the Git providers.

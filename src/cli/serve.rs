@@ -18,9 +18,11 @@ use crate::telemetry::{logs, metrics};
 const CONCURRENCY: usize = 8;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Without broker.url the deliveries go through a queue in data_dir, without ledger.url the ledger \
+#[command(
+    after_help = "Without broker.url the deliveries go through a queue in data_dir, without ledger.url the ledger \
                         is a SQLite file there: one binary does the whole job.\n\n\
-                        Example: rollcall --config /etc/rollcall/rollcall.toml serve")]
+                        Example: rollcall --config /etc/rollcall/rollcall.toml serve"
+)]
 pub(super) struct Args {}
 
 pub(super) async fn run(_: Args, place: &Place) -> anyhow::Result<Exit> {

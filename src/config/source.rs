@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use toml::Table;
 
-
 use super::layers::{Layers, did_you_mean};
 use super::problem::nearest;
 use super::secret::SecretRef;

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::reconcile::OnAccessLost;
 use crate::delivery::Delivery;
 use crate::provider::{Interpreter, Meaning, Misshapen, SettingsError, SourceSettings};
+use crate::reconcile::OnAccessLost;
 use crate::target::ConnectionRef;
 
 #[derive(Debug)]

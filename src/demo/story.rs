@@ -6,9 +6,9 @@
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::config::OnAccessLost;
 use crate::delivery::Timestamp;
 use crate::provider::Invention;
+use crate::reconcile::OnAccessLost;
 
 const TEXT: &str = include_str!("../../tests/decisions.toml");
 

@@ -153,3 +153,23 @@ pub(super) async fn note(
         .await?;
     Ok(())
 }
+
+impl super::Ledger {
+    /// What became of a delivery, if the ledger has it; of the latest, if the id came with other bytes, too.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn outcome_of(
+        &self,
+        source: &crate::delivery::SourceName,
+        delivery: &crate::delivery::DeliveryId,
+    ) -> Result<Option<(Outcome, Option<String>)>, LedgerError> {
+        let row =
+            sqlx::query("SELECT outcome, reason FROM deliveries WHERE source = $1 AND delivery = $2 ORDER BY id DESC")
+                .bind(source.as_str())
+                .bind(delivery.as_str())
+                .fetch_optional(&self.read)
+                .await?;
+        row.map(|row| Ok((super::parsed("outcome", &row.try_get::<String, _>(0)?)?, row.try_get(1)?))).transpose()
+    }
+}

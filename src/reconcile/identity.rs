@@ -167,7 +167,9 @@ mod tests {
         for (id, form) in
             [("2001", IdentityForm::Id), ("U_kgDOAAAH0Q", IdentityForm::NodeId), ("Ada-L", IdentityForm::Login)]
         {
-            assert!(matches!(compare(&identity(Some(id), "x"), &view(), None), Some(Match::Exact(found)) if found == form));
+            assert!(
+                matches!(compare(&identity(Some(id), "x"), &view(), None), Some(Match::Exact(found)) if found == form)
+            );
         }
     }
 

@@ -61,7 +61,12 @@ enum Way {
 }
 
 impl<'a> Look<'a> {
-    pub(super) fn new(reconciler: &'a Reconciler, lease: &'a Lease, view: &'a View, policy: Option<&'a Policy>) -> Self {
+    pub(super) fn new(
+        reconciler: &'a Reconciler,
+        lease: &'a Lease,
+        view: &'a View,
+        policy: Option<&'a Policy>,
+    ) -> Self {
         Self {
             reconciler,
             lease,
@@ -149,7 +154,8 @@ impl<'a> Look<'a> {
     }
 
     async fn link(&mut self, seen_only: bool) -> Result<Gone, Stop> {
-        let mapped = self.reconciler.people.mapped(&self.reconciler.ledger, self.view.account_row, &self.view.account).await?;
+        let mapped =
+            self.reconciler.people.mapped(&self.reconciler.ledger, self.view.account_row, &self.view.account).await?;
         let own_email = self.view.account.email.clone().filter(|email| !email.is_empty());
         let mut email_at_platform = None;
         if self.actual.is_none() || self.identity.is_none() || (mapped.is_none() && own_email.is_none()) {

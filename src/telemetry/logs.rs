@@ -57,13 +57,19 @@ pub fn filter(text: &str) -> Result<EnvFilter, ParseError> {
     EnvFilter::builder().parse(text)
 }
 
+/// What is never logged, whatever the filter says: lapin's warnings print whole messages, headers and bodies included.
+/// Our own supervisor says once what matters.
+const QUIET: [&str; 1] = ["lapin=off"];
+
 /// Starts logging. `no_color` is whether the user asked for no colours (<https://no-color.org>). If somebody in this
 /// process has started logging before, that stays.
 ///
 /// # Errors
 /// If the filter can't be read.
 pub fn install(settings: &Settings, no_color: bool) -> Result<(), ParseError> {
-    let filter = filter(&settings.filter)?;
+    let filter = QUIET.into_iter().try_fold(filter(&settings.filter)?, |filter, directive| {
+        Ok::<_, ParseError>(filter.add_directive(directive.parse()?))
+    })?;
     let terminal = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second start in one process (tests) is no fault, and the first subscriber goes on.

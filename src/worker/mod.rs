@@ -173,7 +173,11 @@ impl Worker {
     }
 
     /// Does something with the ledger until it is done or can't be: while the ledger is down it waits.
-    async fn persist<T, F>(&self, token: &CancellationToken, work: impl Fn() -> F) -> Result<Result<T, LedgerError>, Ending>
+    async fn persist<T, F>(
+        &self,
+        token: &CancellationToken,
+        work: impl Fn() -> F,
+    ) -> Result<Result<T, LedgerError>, Ending>
     where
         F: Future<Output = Result<T, LedgerError>>,
     {

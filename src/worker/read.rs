@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::access::{Change, Place, RootPattern, Scope, place};
 use super::Connections;
+use crate::access::{Change, Place, RootPattern, Scope, place};
 use crate::delivery::{Delivery, SourceName};
 use crate::ledger::record::{Placed, Reading};
 use crate::provider::Interpreter;

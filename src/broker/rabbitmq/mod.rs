@@ -20,7 +20,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use lapin::uri::AMQPUri;
+use lapin::{Connection, ConnectionProperties};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -99,6 +101,35 @@ impl std::fmt::Debug for Shared {
         f.debug_struct("Shared").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
+
+/// Removes exchange and queues with all that is in them. For trials that leave nothing behind.
+///
+/// # Errors
+/// If RabbitMQ can't be reached within a few seconds, or refuses.
+pub async fn remove(settings: &Settings) -> Result<(), RemoveError> {
+    let uri = address(&settings.url).map_err(|error| RemoveError(error.0))?;
+    let names = Names::new(&settings.prefix).map_err(RemoveError)?;
+    let removing = async {
+        let connection = Connection::connect_uri(uri, ConnectionProperties::default()).await?;
+        let channel = connection.create_channel().await?;
+        channel.exchange_delete(names.exchange, ExchangeDeleteOptions::default()).await?;
+        channel.queue_delete(names.work, QueueDeleteOptions::default()).await?;
+        channel.queue_delete(names.parked, QueueDeleteOptions::default()).await?;
+        connection.close(200, "OK".into()).await
+    };
+    match tokio::time::timeout(REMOVE, removing).await {
+        Ok(removed) => removed.map_err(|error| RemoveError(topology::explain(&error))),
+        Err(_) => Err(RemoveError("RabbitMQ didn't answer".to_owned())),
+    }
+}
+
+/// Exchange and queues can't be removed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct RemoveError(String);
+
+/// How long removing may take.
+const REMOVE: Duration = Duration::from_secs(10);
 
 impl RabbitMq {
     /// Starts to connect, in the background: a broker that isn't there yet is an outage like any other.
