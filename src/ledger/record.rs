@@ -206,17 +206,17 @@ impl Recorder<'_> {
 
     /// An earlier copy turned up: everything that the delivery told happened no later than that.
     async fn move_back(&mut self, row: i64, received_at: Timestamp, entry: &Entry) -> Result<bool, LedgerError> {
-        for table in [
-            "UPDATE deliveries SET received_at = $2 WHERE id = $1 AND $3 = $3",
-            "UPDATE changes SET received_at = $2, event_time = $3 WHERE row = $1",
-        ] {
-            sqlx::query(table)
-                .bind(row)
-                .bind(received_at.micros())
-                .bind(event_time(&entry.delivery.id, received_at).micros())
-                .execute(&mut *self.tx)
-                .await?;
-        }
+        sqlx::query("UPDATE deliveries SET received_at = $2 WHERE id = $1")
+            .bind(row)
+            .bind(received_at.micros())
+            .execute(&mut *self.tx)
+            .await?;
+        sqlx::query("UPDATE changes SET received_at = $2, event_time = $3 WHERE row = $1")
+            .bind(row)
+            .bind(received_at.micros())
+            .bind(event_time(&entry.delivery.id, received_at).micros())
+            .execute(&mut *self.tx)
+            .await?;
         let changes = sqlx::query("SELECT account, scope, kind, connection FROM changes WHERE row = $1")
             .bind(row)
             .fetch_all(&mut *self.tx)
@@ -228,16 +228,18 @@ impl Recorder<'_> {
             let connection: Option<String> = change.try_get(3)?;
             match (account, scope) {
                 (Some(account), Some(scope)) => {
-                    self.grant(account, scope).await?;
+                    let latest = self.grant(account, scope).await?;
                     if let Some(connection) = connection {
-                        self.owe(account, &connection, received_at).await?;
+                        let status = self.owe(account, &connection, received_at, false).await?;
+                        self.reinstate(latest, account, scope, status).await?;
                         due = true;
                     }
                 }
                 (None, Some(scope)) => {
                     self.mark(scope, &kind).await?;
-                    for (account, connection) in self.holders(scope).await? {
-                        self.owe(account, &connection, received_at).await?;
+                    self.look_again(scope).await?;
+                    for (account, connection) in self.concerned(scope).await? {
+                        self.owe(account, &connection, received_at, false).await?;
                         due = true;
                     }
                 }
@@ -342,36 +344,37 @@ impl Recorder<'_> {
             self.effect(told, account, Some(scope), None, Outcome::Superseded, Some(reason)).await?;
             return Ok(Recorded::Effects { count: 1, due: false });
         }
-        self.supersede(told, account, scope).await?;
+        self.supersede(told.row, told.delivery.id.as_str(), account, scope).await?;
         let Some(connection) = &told.placed.connection else {
             let reason = "the platform has no connection for this provider";
             self.effect(told, account, Some(scope), None, Outcome::Unchanged, Some(reason)).await?;
             return Ok(Recorded::Effects { count: 1, due: false });
         };
-        let status = self.owe(account, &connection.to_string(), told.received_at).await?;
+        let status = self.owe(account, &connection.to_string(), told.received_at, told.placed.change.is_loss()).await?;
         self.effect(told, account, Some(scope), Some(status), Outcome::Pending, None).await?;
         Ok(Recorded::Effects { count: 1, due: true })
     }
 
     /// A scope was lost or moved as a whole: everybody who holds it, or a part of it, is concerned.
     async fn whole_scope(&mut self, told: &Told<'_>, scope: i64) -> Result<Recorded, LedgerError> {
-        let holders = self.holders(scope).await?;
+        let concerned = self.concerned(scope).await?;
         let limit = told.placed.mass_change_limit;
-        let concerned = i64::try_from(holders.len()).unwrap_or(i64::MAX);
-        if concerned > limit && !told.approved {
+        let count = i64::try_from(concerned.len()).unwrap_or(i64::MAX);
+        if count > limit && !told.approved {
             return Ok(Recorded::Held(format!(
-                "it concerns {concerned} accounts at once, more than mass_change_limit = {limit}; \
+                "it concerns {count} accounts at once, more than mass_change_limit = {limit}; \
                  `rollcall deliveries approve {}` does it",
                 told.row
             )));
         }
         self.store(told, None, Some(scope)).await?;
         self.mark(scope, told.placed.change.as_str()).await?;
-        for (account, connection) in &holders {
-            let status = self.owe(*account, connection, told.received_at).await?;
+        self.look_again(scope).await?;
+        for (account, connection) in &concerned {
+            let status = self.owe(*account, connection, told.received_at, told.placed.change.is_loss()).await?;
             self.effect(told, *account, Some(scope), Some(status), Outcome::Pending, None).await?;
         }
-        Ok(Recorded::Effects { count: holders.len(), due: !holders.is_empty() })
+        Ok(Recorded::Effects { count: concerned.len(), due: !concerned.is_empty() })
     }
 
     async fn source_state(
@@ -537,13 +540,16 @@ impl Recorder<'_> {
         Ok(())
     }
 
-    /// Every account that ever had a grant of the scope or of a part of it, with its connection.
-    async fn holders(&mut self, scope: i64) -> Result<Vec<(i64, String)>, LedgerError> {
+    /// Every account that the loss of a scope may concern, with its connection: who holds the scope or a part of it, and,
+    /// if it is a root, whose link was kept because not enough was known; now it may be enough.
+    async fn concerned(&mut self, scope: i64) -> Result<Vec<(i64, String)>, LedgerError> {
         let rows = sqlx::query(
-            "SELECT DISTINCT grants.account, changes.connection FROM grants \
+            "SELECT grants.account, changes.connection FROM grants \
              JOIN changes ON changes.id = grants.change JOIN scopes ON scopes.id = grants.scope \
              WHERE (grants.scope = $1 OR scopes.root = $1) AND changes.connection IS NOT NULL AND changes.kind <> 'lost' \
-             ORDER BY grants.account, changes.connection",
+             UNION SELECT statuses.account, statuses.connection FROM statuses \
+             JOIN roots ON roots.connection = statuses.connection \
+             WHERE roots.scope = $1 AND statuses.state = 'settled' AND statuses.desired IS NULL ORDER BY 1, 2",
         )
         .bind(scope)
         .fetch_all(&mut *self.tx)
@@ -551,18 +557,38 @@ impl Recorder<'_> {
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
     }
 
+    /// A root was lost: whoever is looking at an account of its connection at this moment looks again.
+    async fn look_again(&mut self, scope: i64) -> Result<(), LedgerError> {
+        sqlx::query(
+            "UPDATE statuses SET version = version + 1 WHERE state <> 'settled' \
+             AND connection IN (SELECT connection FROM roots WHERE scope = $1)",
+        )
+        .bind(scope)
+        .execute(&mut *self.tx)
+        .await?;
+        Ok(())
+    }
+
     /// Marks an account's status due, and whatever is under way for it as out of date.
-    async fn owe(&mut self, account: i64, connection: &str, received_at: Timestamp) -> Result<i64, LedgerError> {
+    async fn owe(
+        &mut self,
+        account: i64,
+        connection: &str,
+        received_at: Timestamp,
+        losing: bool,
+    ) -> Result<i64, LedgerError> {
         let row = sqlx::query(
-            "INSERT INTO statuses (account, connection, version, state, due_at, owed_since, attempts, actual) \
-             VALUES ($1, $2, 1, 'pending', $3, $4, 0, 'unknown') ON CONFLICT (account, connection) DO UPDATE SET \
+            "INSERT INTO statuses (account, connection, version, state, due_at, owed_since, attempts, losing, actual) \
+             VALUES ($1, $2, 1, 'pending', $3, $4, 0, $5, 'unknown') ON CONFLICT (account, connection) DO UPDATE SET \
              version = statuses.version + 1, state = 'pending', reason = NULL, due_at = excluded.due_at, attempts = 0, \
+             losing = excluded.losing, \
              owed_since = COALESCE(statuses.owed_since, excluded.owed_since) RETURNING id",
         )
         .bind(account)
         .bind(connection)
         .bind(self.now.micros())
         .bind(received_at.micros())
+        .bind(i64::from(losing))
         .fetch_one(&mut *self.tx)
         .await?;
         Ok(row.try_get(0)?)
@@ -595,21 +621,42 @@ impl Recorder<'_> {
     }
 
     /// What older changes of the same grant were still to do is no longer to be done.
-    async fn supersede(&mut self, told: &Told<'_>, account: i64, scope: i64) -> Result<(), LedgerError> {
+    async fn supersede(&mut self, newest: i64, id: &str, account: i64, scope: i64) -> Result<(), LedgerError> {
         let rows = sqlx::query(
             "UPDATE effects SET effect = 'superseded', reason = $4 WHERE account = $1 AND scope = $2 AND row <> $3 \
              AND effect IN ('pending', 'waiting', 'parked') AND kind IN ('gained', 'lost', 'seen') RETURNING row",
         )
         .bind(account)
         .bind(scope)
-        .bind(told.row)
-        .bind(format!("delivery {} is newer", told.delivery.id))
+        .bind(newest)
+        .bind(format!("delivery {id} is newer"))
         .fetch_all(&mut *self.tx)
         .await?;
         for row in rows {
             outcome::recompute(self.tx, row.try_get(0)?, self.now).await?;
         }
         Ok(())
+    }
+
+    /// A change has become the latest of its grant because another one moved back: it is no longer superseded, and what
+    /// is older than it is.
+    async fn reinstate(&mut self, latest: i64, account: i64, scope: i64, status: i64) -> Result<(), LedgerError> {
+        let change = sqlx::query("SELECT row, delivery FROM changes WHERE id = $1")
+            .bind(latest)
+            .fetch_one(&mut *self.tx)
+            .await?;
+        let (row, id): (i64, String) = (change.try_get(0)?, change.try_get(1)?);
+        self.supersede(row, &id, account, scope).await?;
+        sqlx::query(
+            "UPDATE effects SET effect = 'pending', reason = NULL, status = $3 \
+             WHERE row = $1 AND account = $2 AND effect = 'superseded'",
+        )
+        .bind(row)
+        .bind(account)
+        .bind(status)
+        .execute(&mut *self.tx)
+        .await?;
+        outcome::recompute(self.tx, row, self.now).await
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
+use uuid::Uuid;
 
 use super::outcome::{self, Outcome};
 use super::{Ledger, LedgerError, now, parsed};
@@ -131,35 +132,45 @@ pub struct Attempt<'a> {
 }
 
 impl Ledger {
-    /// Leases up to `limit` due accounts, those that lost access first.
+    /// Leases up to `limit` due accounts, those that lost access first. Each lease is one of its own, also among those
+    /// of one owner: what a look that took too long settles is not settled under somebody else's lease.
     ///
     /// # Errors
     /// If the database fails.
     pub async fn take_due(&self, owner: &str, lease: Duration, limit: i64) -> Result<Vec<Lease>, LedgerError> {
+        let owner = format!("{owner} {}", Uuid::now_v7());
         let mut tx = self.begin().await?;
         let now = now(&mut tx).await?;
         let rows = sqlx::query(
             "UPDATE statuses SET lease_owner = $1, lease_until = $2 WHERE id IN (\
              SELECT id FROM statuses WHERE due_at <= $3 AND (lease_until IS NULL OR lease_until <= $3) \
-             ORDER BY CASE WHEN desired = 'unlinked' THEN 0 ELSE 1 END, due_at LIMIT $4) RETURNING id",
+             ORDER BY CASE WHEN losing = 1 OR desired = 'unlinked' THEN 0 ELSE 1 END, due_at LIMIT $4) \
+             RETURNING id, CASE WHEN losing = 1 OR desired = 'unlinked' THEN 0 ELSE 1 END, due_at",
         )
-        .bind(owner)
+        .bind(&owner)
         .bind(now.plus(lease).micros())
         .bind(now.micros())
         .bind(limit)
         .fetch_all(&mut *tx)
         .await?;
         tx.commit().await?;
-        rows.iter().map(|row| Ok(Lease { status: row.try_get(0)?, owner: owner.to_owned() })).collect()
+        // What an update returns has no order.
+        let mut taken: Vec<(i64, i64, i64)> = rows
+            .iter()
+            .map(|row| Ok((row.try_get(1)?, row.try_get(2)?, row.try_get(0)?)))
+            .collect::<Result<_, sqlx::Error>>()?;
+        taken.sort_unstable();
+        Ok(taken.into_iter().map(|(_, _, status)| Lease { status, owner: owner.clone() }).collect())
     }
 
-    /// How long until the next account becomes due; none if none ever will.
+    /// How long until the next account can be taken; none if none ever will. One that is leased can't before that ends.
     ///
     /// # Errors
     /// If the database fails.
     pub async fn next_due(&self) -> Result<Option<Duration>, LedgerError> {
         let row = sqlx::query(
-            "SELECT (SELECT MIN(due_at) FROM statuses WHERE due_at IS NOT NULL), (SELECT now_us FROM clock)",
+            "SELECT (SELECT MIN(CASE WHEN lease_until > due_at THEN lease_until ELSE due_at END) FROM statuses \
+             WHERE due_at IS NOT NULL), (SELECT now_us FROM clock)",
         )
         .fetch_one(&self.read)
         .await?;
@@ -178,23 +189,21 @@ impl Ledger {
         let row = sqlx::query(
             "SELECT statuses.version, statuses.connection, statuses.actual, statuses.identity, statuses.intent, \
              statuses.intent_at, statuses.attempts, accounts.id, accounts.provider, accounts.host, accounts.stable, \
-             accounts.node_id, accounts.login, accounts.email, accounts.kind, \
-             (SELECT COUNT(*) FROM logins WHERE logins.provider = accounts.provider AND logins.host = accounts.host \
-             AND logins.login = LOWER(accounts.login) AND logins.account <> accounts.id) AS others \
-             FROM statuses JOIN accounts ON accounts.id = statuses.account WHERE statuses.id = $1",
+             accounts.node_id, accounts.login, accounts.email, accounts.kind FROM statuses JOIN accounts ON accounts.id = statuses.account WHERE statuses.id = $1",
         )
         .bind(lease.status)
         .fetch_one(&mut *tx)
         .await?;
         let connection: String = row.try_get("connection")?;
         let account_row = row.try_get("id")?;
+        let account = account_of(&row)?;
         let intent: Option<String> = row.try_get("intent")?;
         let intent_at: Option<i64> = row.try_get("intent_at")?;
         Ok(View {
             version: row.try_get("version")?,
             account_row,
-            account: account_of(&row)?,
-            login_is_its_own: row.try_get::<i64, _>("others")? == 0,
+            login_is_its_own: !shares_login(&mut tx, account_row, &account).await?,
+            account,
             grants: grants(&mut tx, account_row, &connection).await?,
             roots: connection_roots(&mut tx, &connection, roots).await?,
             connection: parsed("connection", &connection)?,
@@ -281,8 +290,9 @@ impl Ledger {
              intent = CASE WHEN $9 = 1 THEN intent ELSE NULL END, \
              intent_at = CASE WHEN $9 = 1 THEN intent_at ELSE NULL END, \
              due_at = $10, attempts = CASE $11 WHEN 1 THEN attempts + 1 WHEN 2 THEN 0 ELSE attempts END, \
-             owed_since = CASE WHEN $12 = 1 THEN NULL ELSE owed_since END, lease_owner = NULL, lease_until = NULL \
-             WHERE id = $1 AND lease_owner = $2 AND version = $3",
+             owed_since = CASE WHEN $12 = 1 THEN NULL ELSE owed_since END, \
+             losing = CASE WHEN $12 = 1 THEN 0 ELSE losing END, lease_owner = NULL, lease_until = NULL \
+             WHERE id = $1 AND lease_owner = $2 AND version = $3 AND lease_until > $13",
         )
         .bind(lease.status)
         .bind(&lease.owner)
@@ -300,6 +310,7 @@ impl Ledger {
             Settled::Postponed | Settled::Parked => 0,
         })
         .bind(i64::from(settled))
+        .bind(now.micros())
         .execute(&mut *tx)
         .await?
         .rows_affected();
@@ -308,13 +319,15 @@ impl Ledger {
             sqlx::query(
                 "UPDATE statuses SET actual = $3, identity = $4, \
                  intent = CASE WHEN $5 = 1 THEN intent ELSE NULL END, \
-                 intent_at = CASE WHEN $5 = 1 THEN intent_at ELSE NULL END WHERE id = $1 AND lease_owner = $2",
+                 intent_at = CASE WHEN $5 = 1 THEN intent_at ELSE NULL END \
+                 WHERE id = $1 AND lease_owner = $2 AND lease_until > $6",
             )
             .bind(lease.status)
             .bind(&lease.owner)
             .bind(text_of(settlement.actual))
             .bind(settlement.identity.map(|identity| identity.0))
             .bind(i64::from(settlement.keep_intent))
+            .bind(now.micros())
             .execute(&mut *tx)
             .await?;
         } else {
@@ -470,6 +483,22 @@ async fn grants(tx: &mut AnyConnection, account: i64, connection: &str) -> Resul
         });
     }
     Ok(grants)
+}
+
+/// Whether another account was ever seen with this one's login. Lower case is made here and not by the database, which
+/// may know no letters beyond ASCII.
+async fn shares_login(tx: &mut AnyConnection, row: i64, account: &Account) -> Result<bool, LedgerError> {
+    let Some(login) = &account.login else { return Ok(false) };
+    let other = sqlx::query(
+        "SELECT account FROM logins WHERE provider = $1 AND host = $2 AND login = $3 AND account <> $4 LIMIT 1",
+    )
+    .bind(&account.key.provider)
+    .bind(&account.key.host)
+    .bind(login.to_lowercase())
+    .bind(row)
+    .fetch_optional(tx)
+    .await?;
+    Ok(other.is_some())
 }
 
 async fn mark(tx: &mut AnyConnection, scope: i64, kind: &str) -> Result<Option<ChangeKey>, LedgerError> {

@@ -134,6 +134,8 @@ CREATE TABLE statuses (
     -- When the oldest change that isn't settled yet was received.
     owed_since    BIGINT,
     attempts      BIGINT NOT NULL,
+    -- Whether the newest change that is owed takes access away: those go first.
+    losing        BIGINT NOT NULL,
     desired       TEXT,
     actual        TEXT NOT NULL,
     identity      BIGINT,

@@ -1,0 +1,272 @@
+//! Due accounts go out under a lease and come back settled.
+
+use super::*;
+use crate::ledger::learned::IdentityForm;
+use crate::ledger::work::Attempt;
+use crate::target::FailureClass;
+
+/// A lease that is over as soon as it is given.
+const OVER: Duration = Duration::ZERO;
+
+async fn with_a_join() -> Site {
+    let mut site = Site::open().await;
+    site.record([told("join", 1, gained("1", org()))]).await;
+    site
+}
+
+#[tokio::test]
+async fn what_is_leased_is_not_taken_again_before_the_lease_is_over() {
+    let site = with_a_join().await;
+    let first = site.ledger.take_due("one", OVER, 10).await.unwrap();
+    let second = site.ledger.take_due("two", LEASE, 10).await.unwrap();
+    assert_eq!((first.len(), second.len()), (1, 1));
+    assert!(site.ledger.take_due("three", LEASE, 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn losses_go_first_then_what_is_due_longest() {
+    let mut site = Site::open().await;
+    for n in 1..=4 {
+        site.record([told(&format!("join-{n}"), n, gained(&n.to_string(), org()))]).await;
+    }
+    site.record([told("leave-3", 9, lost("3", org()))]).await;
+    let first = site.ledger.take_due("one", LEASE, 2).await.unwrap();
+    let mut ids = Vec::new();
+    for lease in first.iter().chain(&site.take().await) {
+        ids.push(site.ledger.view(lease, &[]).await.unwrap().account.key.id);
+    }
+    assert_eq!(ids, ["3", "1", "2", "4"]);
+}
+
+#[tokio::test]
+async fn what_is_due_later_is_not_taken_and_says_when() {
+    let site = with_a_join().await;
+    assert_eq!(site.ledger.next_due().await.unwrap(), Some(Duration::ZERO));
+    let (lease, view) = site.take_one().await;
+    let later = Settlement {
+        due_at: Some(view.now.plus(Duration::from_hours(1))),
+        ..settled(Settled::Failed, Some(PERSON), None)
+    };
+    assert_eq!(site.ledger.settle(&lease, view.version, &later).await.unwrap(), Held::Written);
+    assert!(site.take().await.is_empty());
+    let next = site.ledger.next_due().await.unwrap().unwrap();
+    assert!(next > Duration::from_mins(50) && next <= Duration::from_hours(1), "{next:?}");
+}
+
+#[tokio::test]
+async fn a_leased_account_is_next_when_its_lease_is_over() {
+    let site = with_a_join().await;
+    site.take().await;
+    let next = site.ledger.next_due().await.unwrap().unwrap();
+    assert!(next > LEASE / 2 && next <= LEASE, "{next:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_next_when_all_is_settled() {
+    let site = with_a_join().await;
+    site.reconcile(&[]).await;
+    assert_eq!(site.ledger.next_due().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_intent_is_written_before_anything_is_sent_and_makes_the_status_unknown() {
+    let site = with_a_join().await;
+    let (lease, view) = site.take_one().await;
+    site.ledger
+        .settle(
+            &lease,
+            view.version,
+            &Settlement {
+                due_at: Some(Timestamp(0)),
+                ..settled(Settled::Postponed, Some(PERSON), Some(LinkStatus::Unlinked))
+            },
+        )
+        .await
+        .unwrap();
+    let (lease, view) = site.take_one().await;
+    assert_eq!((view.actual, view.identity), (Some(LinkStatus::Unlinked), Some(IdentityRef(71))));
+    assert_eq!(site.ledger.intend(&lease, view.version, PERSON, LEASE).await.unwrap(), Held::Written);
+    let view = site.ledger.view(&lease, &[]).await.unwrap();
+    assert_eq!((view.actual, view.intent.map(|(status, _)| status)), (None, Some(PERSON)));
+}
+
+#[tokio::test]
+async fn an_unanswered_intent_survives_until_it_is_answered() {
+    let site = with_a_join().await;
+    let (lease, view) = site.take_one().await;
+    site.ledger.intend(&lease, view.version, PERSON, LEASE).await.unwrap();
+    let unanswered =
+        Settlement { keep_intent: true, due_at: Some(Timestamp(0)), ..settled(Settled::Failed, Some(PERSON), None) };
+    site.ledger.settle(&lease, view.version, &unanswered).await.unwrap();
+    let (lease, view) = site.take_one().await;
+    assert_eq!(view.intent.map(|(status, _)| status), Some(PERSON));
+    site.ledger.settle(&lease, view.version, &settled(Settled::Applied, Some(PERSON), Some(PERSON))).await.unwrap();
+    assert_eq!(site.ledger.view(&lease, &[]).await.unwrap().intent, None);
+}
+
+#[tokio::test]
+async fn nothing_is_intended_or_settled_once_the_version_has_moved() {
+    let mut site = with_a_join().await;
+    let (lease, view) = site.take_one().await;
+    site.record([told("leave", 5, lost("1", org()))]).await;
+    let applied = settled(Settled::Applied, Some(PERSON), Some(PERSON));
+    assert_eq!(site.ledger.intend(&lease, view.version, PERSON, LEASE).await.unwrap(), Held::Moved);
+    assert_eq!(site.ledger.settle(&lease, view.version, &applied).await.unwrap(), Held::Moved);
+    assert_eq!(site.outcome("leave").await, Outcome::Pending);
+    let again = site.ledger.view(&lease, &[]).await.unwrap();
+    assert_eq!(again.version, view.version + 1);
+    assert_eq!((again.actual, again.identity), (Some(PERSON), Some(IdentityRef(71))), "what was learned is kept");
+    let gone = settlement_of(&access(&again.grants, &again.roots));
+    assert_eq!(site.ledger.settle(&lease, again.version, &gone).await.unwrap(), Held::Written);
+    assert_eq!(site.outcome("leave").await, Outcome::Applied);
+}
+
+#[tokio::test]
+async fn nothing_is_intended_or_settled_once_the_lease_is_over() {
+    let site = with_a_join().await;
+    let lease = site.ledger.take_due("one", OVER, 1).await.unwrap().remove(0);
+    let view = site.ledger.view(&lease, &[]).await.unwrap();
+    let applied = settled(Settled::Applied, Some(PERSON), Some(PERSON));
+    assert_eq!(site.ledger.intend(&lease, view.version, PERSON, LEASE).await.unwrap(), Held::Lost);
+    assert_eq!(site.ledger.settle(&lease, view.version, &applied).await.unwrap(), Held::Lost);
+    let view = site.ledger.view(&lease, &[]).await.unwrap();
+    assert_eq!((view.actual, view.intent), (None, None));
+    assert_eq!(site.outcome("join").await, Outcome::Pending);
+}
+
+#[tokio::test]
+async fn a_lease_that_is_over_says_nothing_under_the_next_one_of_the_same_owner() {
+    let site = with_a_join().await;
+    let stale = site.ledger.take_due("one", OVER, 1).await.unwrap().remove(0);
+    let fresh = site.ledger.take_due("one", LEASE, 1).await.unwrap().remove(0);
+    let view = site.ledger.view(&stale, &[]).await.unwrap();
+    let applied = settled(Settled::Applied, Some(PERSON), Some(PERSON));
+    assert_eq!(site.ledger.intend(&stale, view.version, PERSON, LEASE).await.unwrap(), Held::Lost);
+    assert_eq!(site.ledger.settle(&stale, view.version, &applied).await.unwrap(), Held::Lost);
+    assert_eq!(site.ledger.settle(&fresh, view.version, &applied).await.unwrap(), Held::Written);
+}
+
+#[tokio::test]
+async fn each_way_to_settle_has_its_outcome() {
+    for (result, outcome, attempts) in [
+        (Settled::Applied, Outcome::Applied, 0),
+        (Settled::Unchanged, Outcome::Unchanged, 0),
+        (Settled::Waiting, Outcome::Waiting, 0),
+        (Settled::Failed, Outcome::Pending, 2),
+        (Settled::Postponed, Outcome::Pending, 1),
+        (Settled::Parked, Outcome::Parked, 1),
+    ] {
+        let site = with_a_join().await;
+        let (lease, view) = site.take_one().await;
+        let failed = Settlement { due_at: Some(Timestamp(0)), ..settled(Settled::Failed, Some(PERSON), None) };
+        site.ledger.settle(&lease, view.version, &failed).await.unwrap();
+        let (lease, view) = site.take_one().await;
+        assert_eq!(view.attempts, 1);
+        let settlement = Settlement { reason: Some("because".into()), ..settled(result, Some(PERSON), Some(PERSON)) };
+        assert_eq!(site.ledger.settle(&lease, view.version, &settlement).await.unwrap(), Held::Written);
+        assert_eq!(site.outcome("join").await, outcome, "{result:?}");
+        assert_eq!(site.ledger.view(&lease, &[]).await.unwrap().attempts, attempts, "{result:?}");
+        let last = site.history("join").await.pop().unwrap();
+        assert_eq!(last, (outcome.as_str().to_owned(), Some("because".to_owned())));
+    }
+}
+
+#[tokio::test]
+async fn the_history_has_a_line_for_each_piece_of_news() {
+    let site = with_a_join().await;
+    for reason in ["no identity yet", "no identity yet", "nobody knows whose it is"] {
+        let (lease, view) = site.take_one().await;
+        let waiting = Settlement {
+            reason: Some(reason.into()),
+            due_at: Some(Timestamp(0)),
+            ..settled(Settled::Waiting, None, None)
+        };
+        site.ledger.settle(&lease, view.version, &waiting).await.unwrap();
+    }
+    site.reconcile(&[]).await;
+    let lines = site.history("join").await;
+    let lines: Vec<(&str, Option<&str>)> = lines.iter().map(|(word, why)| (word.as_str(), why.as_deref())).collect();
+    assert_eq!(
+        lines,
+        [
+            ("pending", None),
+            ("waiting", Some("no identity yet")),
+            ("waiting", Some("nobody knows whose it is")),
+            ("applied", None),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn whoever_waits_can_be_woken() {
+    let site = with_a_join().await;
+    let (lease, view) = site.take_one().await;
+    site.ledger.settle(&lease, view.version, &settled(Settled::Waiting, None, None)).await.unwrap();
+    assert_eq!(site.ledger.wake_waiting().await.unwrap(), 1);
+    site.reconcile(&[]).await;
+    assert_eq!(site.ledger.wake_waiting().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn calls_are_written_down() {
+    let site = with_a_join().await;
+    let (lease, _) = site.take_one().await;
+    let failed = Attempt {
+        operation: "connect",
+        wanted: Some(PERSON),
+        answer: Some(500),
+        failure: Some(FailureClass::Transient),
+        duration: Duration::from_millis(3),
+        message: Some("out of order"),
+    };
+    site.ledger.attempt(&lease, failed.clone()).await.unwrap();
+    let done = Attempt { answer: Some(200), failure: None, message: None, ..failed };
+    site.ledger.attempt(&lease, done).await.unwrap();
+    let rows = sqlx::query("SELECT wanted, answer, result, duration_us, message FROM attempts ORDER BY id")
+        .fetch_all(&site.ledger.read)
+        .await
+        .unwrap();
+    let rows: Vec<(String, i64, String, i64, Option<String>)> =
+        rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4))).collect();
+    assert_eq!(
+        rows,
+        [
+            ("518".into(), 500, "transient".into(), 3000, Some("out of order".into())),
+            ("518".into(), 200, "done".into(), 3000, None),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_first_form_of_identity_ids_that_was_found_is_kept_to() {
+    let site = Site::open().await;
+    let connection = ConnectionRef::Id(12);
+    assert_eq!(site.ledger.identity_form(&connection).await.unwrap(), None);
+    for form in [IdentityForm::NodeId, IdentityForm::Login] {
+        site.ledger.learn_identity_form(&connection, form).await.unwrap();
+        assert_eq!(site.ledger.identity_form(&connection).await.unwrap(), Some(IdentityForm::NodeId));
+    }
+}
+
+#[tokio::test]
+async fn a_login_in_the_people_map_stays_with_the_first_account_that_had_it() {
+    let mut site = Site::open().await;
+    site.record([told("a", 1, gained("1", org())), told("b", 2, gained("2", org()))]).await;
+    let mut rows = Vec::new();
+    for lease in site.take().await {
+        rows.push(site.ledger.view(&lease, &[]).await.unwrap().account_row);
+    }
+    assert!(site.ledger.bind_login("github:ada", rows[0]).await.unwrap());
+    assert!(!site.ledger.bind_login("github:ada", rows[1]).await.unwrap());
+    assert!(site.ledger.bind_login("github:ada", rows[0]).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_was_recorded_is_there_when_the_ledger_is_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path()).await.unwrap();
+    ledger.record(&[Record::Delivery(Box::new(told("join", 1, gained("1", org()))))]).await.unwrap();
+    ledger.close().await;
+    let ledger = Ledger::open(folder.path()).await.unwrap();
+    assert_eq!(ledger.take_due("worker", LEASE, 10).await.unwrap().len(), 1);
+}

@@ -1,0 +1,218 @@
+//! Deliveries come in.
+
+use super::*;
+use crate::ledger::outcome::Outcome::{Applied, Held, Ignored, Parked, Pending, Superseded, Unchanged};
+
+#[tokio::test]
+async fn a_join_makes_a_pending_effect_and_a_due_account() {
+    let mut site = Site::open().await;
+    assert!(site.record([told("join", 1, gained("1", org()))]).await);
+    assert_eq!(site.deliveries("join").await, [(Pending, 1, false, false)]);
+    let (_, view) = site.take_one().await;
+    assert_eq!(view.account, account("1"));
+    assert!(view.login_is_its_own);
+    assert_eq!((view.actual, view.identity, view.intent, view.attempts), (None, None, None, 0));
+    assert_eq!(view.connection, ConnectionRef::Only("GITHUB".into()));
+    assert!(matches!(access(&view.grants, &view.roots), Access::Held { seen_only: false, .. }));
+    assert_eq!(view.roots[0].name, "org:acme");
+}
+
+#[tokio::test]
+async fn a_duplicate_is_counted_and_changes_nothing() {
+    let mut site = Site::open().await;
+    site.record([told("join", 1, gained("1", org()))]).await;
+    let (lease, view) = site.take_one().await;
+    let copy = told("join", 5, gained("1", org()));
+    assert!(!site.record([copy.clone(), copy]).await);
+    assert_eq!(site.deliveries("join").await, [(Pending, 3, false, false)]);
+    assert_eq!((site.count("changes").await, site.count("effects").await), (1, 1));
+    assert_eq!(site.ledger.view(&lease, &[]).await.unwrap().version, view.version);
+}
+
+#[tokio::test]
+async fn the_same_id_with_other_bytes_is_another_delivery_and_says_so() {
+    let mut site = Site::open().await;
+    let mut other = told("one", 2, gained("2", org()));
+    other.delivery.body = Bytes::from_static(b"{\"of\":\"another\"}");
+    site.record([told("one", 1, gained("1", org())), other]).await;
+    assert_eq!(site.deliveries("one").await, [(Pending, 1, false, false), (Pending, 1, false, true)]);
+    assert_eq!(site.take().await.len(), 2);
+}
+
+#[tokio::test]
+async fn the_same_bytes_under_another_id_are_flagged_and_count_as_another_delivery() {
+    let mut site = Site::open().await;
+    let mut again = told("two", 9, gained("1", org()));
+    again.delivery.body = delivery("one", 1).body;
+    site.record([told("one", 1, gained("1", org()))]).await;
+    site.record([again]).await;
+    assert_eq!(site.deliveries("one").await, [(Superseded, 1, false, false)]);
+    assert_eq!(site.deliveries("two").await, [(Pending, 1, true, false)]);
+}
+
+#[tokio::test]
+async fn an_older_change_that_comes_later_is_superseded() {
+    let mut site = Site::open().await;
+    site.record([told("leave", 5, lost("1", org()))]).await;
+    assert!(!site.record([told("join", 1, gained("1", org()))]).await);
+    assert_eq!((site.outcome("leave").await, site.outcome("join").await), (Pending, Superseded));
+    assert_eq!(site.reconcile(&[]).await, [(account("1"), Access::Gone)]);
+    assert_eq!((site.outcome("leave").await, site.outcome("join").await), (Applied, Superseded));
+}
+
+#[tokio::test]
+async fn a_newer_change_supersedes_what_is_pending_waiting_or_parked() {
+    for result in [Settled::Failed, Settled::Waiting, Settled::Parked] {
+        let mut site = Site::open().await;
+        site.record([told("join", 1, gained("1", org()))]).await;
+        let (lease, view) = site.take_one().await;
+        site.ledger.settle(&lease, view.version, &settled(result, Some(PERSON), None)).await.unwrap();
+        site.record([told("leave", 5, lost("1", org()))]).await;
+        assert_eq!((site.outcome("join").await, site.outcome("leave").await), (Superseded, Pending));
+        let last = site.history("join").await.pop().unwrap();
+        assert_eq!(last, ("superseded".into(), Some("delivery leave is newer".into())));
+    }
+}
+
+#[tokio::test]
+async fn what_was_applied_stays_applied() {
+    let mut site = Site::open().await;
+    site.record([told("join", 1, gained("1", org()))]).await;
+    site.reconcile(&[]).await;
+    site.record([told("leave", 5, lost("1", org()))]).await;
+    site.reconcile(&[]).await;
+    assert_eq!((site.outcome("join").await, site.outcome("leave").await), (Applied, Applied));
+}
+
+#[tokio::test]
+async fn an_earlier_copy_moves_a_delivery_back_in_the_order() {
+    let mut site = Site::open().await;
+    site.record([told("leave", 5, lost("1", org())), told("join", 9, gained("1", org()))]).await;
+    assert_eq!((site.outcome("leave").await, site.outcome("join").await), (Superseded, Pending));
+    assert!(site.record([told("join", 1, gained("1", org()))]).await);
+    assert_eq!((site.outcome("leave").await, site.outcome("join").await), (Pending, Superseded));
+    assert_eq!(site.reconcile(&[]).await, [(account("1"), Access::Gone)]);
+    assert_eq!((site.outcome("leave").await, site.outcome("join").await), (Applied, Superseded));
+}
+
+#[tokio::test]
+async fn a_look_that_began_before_the_order_changed_has_to_look_again() {
+    let mut site = Site::open().await;
+    site.record([told("leave", 5, lost("1", org())), told("join", 9, gained("1", org()))]).await;
+    let (lease, view) = site.take_one().await;
+    site.record([told("join", 1, gained("1", org()))]).await;
+    let held = site.ledger.intend(&lease, view.version, PERSON, LEASE).await.unwrap();
+    assert_eq!(held, crate::ledger::work::Held::Moved);
+}
+
+#[tokio::test]
+async fn activity_gives_way_to_any_join_or_leave() {
+    let mut site = Site::open().await;
+    site.record([told("push", 9, seen("1", repo("7")))]).await;
+    let (lease, view) = site.take_one().await;
+    assert!(matches!(access(&view.grants, &view.roots), Access::Held { seen_only: true, .. }));
+    site.ledger.settle(&lease, view.version, &settled(Settled::Waiting, None, None)).await.unwrap();
+    site.record([told("removed", 5, lost("1", repo("7")))]).await;
+    assert_eq!((site.outcome("push").await, site.outcome("removed").await), (Superseded, Pending));
+    site.record([told("push-2", 12, seen("1", repo("7")))]).await;
+    let reason = Some("activity doesn't beat a recorded join or leave".to_owned());
+    assert_eq!(site.history("push-2").await.pop(), Some(("superseded".into(), reason)));
+}
+
+#[tokio::test]
+async fn parked_and_ignored_deliveries_touch_nobody_and_an_ignored_one_keeps_no_body() {
+    let mut site = Site::open().await;
+    let parked = Entry { reading: Reading::Parked("not JSON".into()), ..told("parked", 1, gained("1", org())) };
+    let ignored = Entry { reading: Reading::Ignored("a star".into()), ..told("ignored", 1, gained("1", org())) };
+    assert!(!site.record([parked, ignored]).await);
+    assert_eq!((site.outcome("parked").await, site.outcome("ignored").await), (Parked, Ignored));
+    assert!(site.take().await.is_empty());
+    let kept = sqlx::query("SELECT delivery FROM deliveries WHERE body IS NOT NULL")
+        .fetch_all(&site.ledger.read)
+        .await
+        .unwrap();
+    assert_eq!(kept.iter().map(|row| row.get(0)).collect::<Vec<String>>(), ["parked"]);
+}
+
+#[tokio::test]
+async fn without_a_connection_a_change_is_recorded_and_touches_nothing() {
+    let mut site = Site::open().await;
+    let mut entry = told("join", 1, gained("1", org()));
+    if let Reading::Told { changes, .. } = &mut entry.reading {
+        changes[0].connection = None;
+    }
+    assert!(!site.record([entry]).await);
+    assert_eq!((site.outcome("join").await, site.count("grants").await), (Unchanged, 1));
+    assert_eq!((site.count("statuses").await, site.count("roots").await), (0, 0));
+}
+
+#[tokio::test]
+async fn a_replay_is_read_anew_and_is_not_accepted_anew() {
+    let mut site = Site::open().await;
+    site.record([Entry { reading: Reading::Parked("unknown".into()), ..told("join", 1, gained("1", org())) }]).await;
+    let mut replay = told("join", 1, gained("1", org()));
+    replay.delivery.replay = Some(Uuid::from_u128(9));
+    assert!(site.record([replay.clone()]).await);
+    assert_eq!(site.deliveries("join").await, [(Pending, 1, false, false)]);
+    site.reconcile(&[]).await;
+    assert!(site.record([replay]).await, "a replay has the account looked at again");
+    site.reconcile(&[]).await;
+    let outcomes: Vec<String> = site.history("join").await.into_iter().map(|(outcome, _)| outcome).collect();
+    assert_eq!(outcomes, ["parked", "pending", "applied", "pending", "applied"]);
+}
+
+#[tokio::test]
+async fn a_batch_is_recorded_whole_or_not_at_all() {
+    let site = Site::open().await;
+    sqlx::query("DROP TABLE begun").execute(&site.ledger.write).await.unwrap();
+    sqlx::query("ALTER TABLE gaps RENAME TO elsewhere").execute(&site.ledger.write).await.unwrap();
+    let mut entry = told("join", 1, gained("1", org()));
+    entry.delivery.stamp = Some(Stamp { run: site.run, sequence: 1 });
+    let error = site.ledger.record(&[Record::Delivery(Box::new(entry))]).await.unwrap_err();
+    assert!(error.is_transient());
+    assert_eq!(site.count("deliveries").await, 0);
+}
+
+#[tokio::test]
+async fn a_redelivery_has_a_waiting_account_looked_at_again() {
+    let mut site = Site::open().await;
+    site.record([told("join", 1, gained("1", org()))]).await;
+    let (lease, view) = site.take_one().await;
+    site.ledger.settle(&lease, view.version, &settled(Settled::Waiting, None, None)).await.unwrap();
+    assert!(site.take().await.is_empty());
+    assert!(site.record([told("join", 3, gained("1", org()))]).await);
+    assert_eq!(site.take().await.len(), 1);
+}
+
+#[tokio::test]
+async fn one_delivery_may_concern_many_accounts_and_its_outcome_is_the_first_of_theirs() {
+    let mut site = Site::open().await;
+    let mut entry = told("both", 1, gained("1", org()));
+    if let Reading::Told { changes, .. } = &mut entry.reading {
+        changes.extend(placed(&[], gained("2", org())));
+    }
+    site.record([entry]).await;
+    let leases = site.take().await;
+    for (lease, result) in leases.iter().zip([Settled::Applied, Settled::Waiting]) {
+        let view = site.ledger.view(lease, &[]).await.unwrap();
+        site.ledger.settle(lease, view.version, &settled(result, Some(PERSON), Some(PERSON))).await.unwrap();
+    }
+    assert_eq!(site.outcome("both").await, Outcome::Waiting);
+    site.ledger.wake_waiting().await.unwrap();
+    site.reconcile(&[]).await;
+    assert_eq!(site.outcome("both").await, Applied);
+    assert!(Held < Applied);
+}
+
+#[tokio::test]
+async fn tries_of_a_delivery_are_counted_until_it_is_finished() {
+    let site = Site::open().await;
+    let one = delivery("one", 1);
+    let other_bytes = Delivery { body: Bytes::from_static(b"{}"), ..one.clone() };
+    assert_eq!(site.ledger.begin_delivery(&one).await.unwrap(), 1);
+    assert_eq!(site.ledger.begin_delivery(&one).await.unwrap(), 2);
+    assert_eq!(site.ledger.begin_delivery(&other_bytes).await.unwrap(), 1);
+    site.ledger.finish_delivery(&one).await.unwrap();
+    assert_eq!(site.ledger.begin_delivery(&one).await.unwrap(), 1);
+    assert_eq!(site.ledger.begin_delivery(&other_bytes).await.unwrap(), 2);
+}
