@@ -213,7 +213,7 @@ async fn holds(case: &Case) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_the_order_the_grants_are_the_greatest_of_the_set_and_nobody_is_forgotten(case in case()) {

@@ -133,7 +133,7 @@ async fn a_renamed_account_is_known_by_its_new_login() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
     fn every_story_ends_the_same_in_any_order_of_arrival(
