@@ -1,4 +1,5 @@
-//! The tables of the documentation are what the code says. `ROLLCALL_BLESS=1 cargo test --test it docs` writes them anew.
+//! The tables of the documentation are what the code says. `ROLLCALL_BLESS=1 cargo test --test it docs -- --test-threads=1`
+//! writes them anew.
 
 use std::fmt::Write;
 use std::path::Path;

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::OnAccessLost;
+use crate::reconcile::OnAccessLost;
 use crate::delivery::{Unverified, Verified};
 use crate::demo::story::{Expected, Story};
 use crate::provider::{self, Interpreter, Secret, Signer, SourceSettings, Verifier};
