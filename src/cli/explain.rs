@@ -146,10 +146,10 @@ fn actual(status: &StatusDossier) -> String {
                 Some(LinkStatus::Linked(person)) => format!("link it to person {person}"),
                 _ => "unlink it".to_owned(),
             };
-            format!("{is}: a call that was to {wanted} was sent on {} and not answered.", time(since))
+            format!("{is}: a call that was to {wanted} was sent on {} and never confirmed.", time(since))
         }
-        Known::Not if status.calls.is_empty() => format!("{is}: nobody has looked yet."),
-        Known::Not => format!("{is}: the last look failed."),
+        Known::Not if status.state == State::Pending && status.attempts == 0 => format!("{is}: nobody has looked yet."),
+        Known::Not => format!("{is}: the last look didn't find it out."),
     }
 }
 
@@ -189,7 +189,7 @@ fn desired(status: &StatusDossier, kind: AccountKind) -> String {
 
 /// What is being done about it.
 fn work(status: &StatusDossier, now: Timestamp) -> String {
-    let reason = status.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let reason = status.reason.as_ref().map(|reason| format!(": {}", reason.trim_end_matches('.'))).unwrap_or_default();
     let tries = match status.attempts {
         0 => String::new(),
         1 => " after 1 failed try".to_owned(),

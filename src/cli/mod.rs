@@ -7,3 +7,6 @@ pub mod named;
 pub mod providers;
 pub mod table;
 mod words;
+
+#[cfg(test)]
+mod tests;

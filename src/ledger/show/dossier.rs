@@ -104,7 +104,7 @@ pub enum Known {
     },
     /// It was read from the platform.
     Read,
-    /// It isn't: a call was sent and not answered, so that it may or may not have been done.
+    /// It isn't: a call was sent and no answer confirmed it, so that it may or may not have been done.
     Unanswered {
         /// When it was sent.
         since: Timestamp,
@@ -112,7 +112,7 @@ pub enum Known {
         #[serde(serialize_with = "super::status")]
         wanted: Option<LinkStatus>,
     },
-    /// It isn't: nobody has looked, or the last look failed.
+    /// It isn't: nobody has looked, or the last look didn't find it out.
     Not,
 }
 

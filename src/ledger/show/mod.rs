@@ -13,6 +13,10 @@ pub mod accounts;
 pub mod counts;
 pub mod deliveries;
 pub mod dossier;
+#[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
