@@ -6,10 +6,10 @@ use http::HeaderMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::reconcile::OnAccessLost;
 use crate::delivery::{Unverified, Verified};
 use crate::demo::story::{Expected, Story};
 use crate::provider::{self, Interpreter, Secret, Signer, SourceSettings, Verifier};
+use crate::reconcile::OnAccessLost;
 
 const BASE: Timestamp = Timestamp(1_790_000_000_000_000);
 
