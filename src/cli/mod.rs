@@ -64,7 +64,7 @@ enum Command {
     /// List the providers: what is verified, which events are understood, what they do
     Providers(providers::Args),
     /// Sign a delivery as a provider would, and post it
-    Send(send::Args),
+    Send(Box<send::Args>),
     /// Run a stand-in for Drata's API
     Sandbox(sandbox::Args),
     /// Print a completion script for a shell
@@ -85,7 +85,7 @@ impl Cli {
             Command::Accounts(args) => Box::pin(place.accounts(&args)).await,
             Command::Explain(args) => Box::pin(place.explain(&args)).await,
             Command::Providers(args) => providers::run(&args, &mut std::io::stdout()).map(|()| Exit::Done),
-            Command::Send(args) => Box::pin(send::run(args, &place)).await,
+            Command::Send(args) => Box::pin(send::run(*args, &place)).await,
             Command::Sandbox(args) => Box::pin(sandbox::run(args, &place)).await,
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "rollcall", &mut std::io::stdout());
