@@ -1,4 +1,43 @@
 //! Rollcall keeps a compliance platform's record of who has version-control access in step with the Git providers.
+//!
+//! A provider's signed webhook comes in over HTTP; the delivery goes through a broker; a worker works out what it means
+//! and records it; from there the work belongs to the *account*, which is brought to its latest desired status at Drata.
+//!
+//! ```text
+//! provider ──▶ ingress ──▶ broker ──▶ worker ──▶ ledger ──▶ reconcile ──▶ Drata
+//! ```
+//!
+//! # Where everything is
+//!
+//! Data goes down this list, and nothing imports from further down than it must.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`delivery`], [`access`], [`target`] | the vocabulary: deliveries and times; accounts, scopes, changes and the two rules about them; the platform's words. Uses nothing of ours. |
+//! | [`provider`] | the registry: how each provider signs, what its events mean. Pure. **A new provider is one folder and one line there.** |
+//! | [`broker`] | the port, RabbitMQ and the embedded queue: at least once, durable before the answer |
+//! | [`ledger`] | deliveries, changes, grants, due accounts, attempts, the balance |
+//! | [`drata`] | the client: the only place that knows Drata's words |
+//! | [`sandbox`] | Drata's stand-in; imports nothing from [`drata`], so that a shared mistake can't hide |
+//! | [`people`] | which person an account belongs to |
+//! | [`reconcile`] | one account to its desired status: lease, intent, look-up, call; retries and halts |
+//! | [`worker`] | one delivery → its changes, committed, acked |
+//! | [`ingress`] | the HTTP edge and the admin listener |
+//! | [`config`], [`telemetry`] | settings, validated whole; logs and metrics |
+//! | [`app`], [`shutdown`], [`outbound`] | settings → ports → tasks; how everything ends; how requests of ours go out |
+//! | [`cli`], [`demo`] | one file a command; the stories |
+//!
+//! # What always holds
+//!
+//! 1. No 2xx before the delivery is durable, and every accepted delivery gets an outcome in the ledger.
+//! 2. When all is quiet, every account's status is what the *set* of its changes implies, however they were duplicated,
+//!    reordered, redelivered or interrupted. Changes are an append-only set, a grant is its maximum
+//!    ([`access::ChangeKey`]), and what the grants mean is one pure function ([`access::access`]).
+//! 3. Nobody begins to send a status older than the newest that the ledger knows: work is settled only under a lease and
+//!    at the version that it looked at, and an intent is committed before each call ([`ledger::work`]).
+//! 4. Nothing unverified passes the ingress ([`delivery::Verified`] is the only way to a [`delivery::Delivery`]), and no
+//!    secret, token or body is in any log, error, metric or header.
+//! 5. A message that can't be understood is parked and harms nobody else's; one account's trouble never halts the others.
 
 pub mod access;
 pub mod app;

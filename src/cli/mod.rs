@@ -20,6 +20,7 @@ use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub use self::exit::Exit;
+use self::exit::Misuse;
 pub(crate) use self::exit::OutOfReach;
 
 use crate::app;
@@ -104,9 +105,14 @@ struct Place {
 }
 
 impl Place {
-    fn settings(&self) -> Result<Settings, config::ConfigError> {
+    fn settings(&self) -> anyhow::Result<Settings> {
         let file = self.config.clone().or_else(config::default_file);
-        config::load(config::Sources { file, env: self.env.clone(), registry: REGISTRY })
+        let settings = config::load(config::Sources { file, env: self.env.clone(), registry: REGISTRY })?;
+        if settings.ledger.url.is_some() {
+            let way_out = "leave it out, and the ledger is a SQLite file in data_dir";
+            return Err(Misuse(format!("ledger.url: PostgreSQL isn't in this version yet; {way_out}")).into());
+        }
+        Ok(settings)
     }
 }
 
