@@ -49,6 +49,7 @@ pub(super) async fn run(_: Args, place: &Place) -> anyhow::Result<Exit> {
 
     let _lock = FolderLock::take(&settings.data_dir)?;
     let ledger = Ledger::open(&settings.data_dir).await.map_err(StartError::Ledger)?;
+    ledger.end_leases().await.map_err(StartError::Ledger)?;
     let max_message = usize::try_from(settings.broker.max_message.as_u64()).unwrap_or(usize::MAX);
     let broker = match broker_url {
         None => app::open_embedded(&settings.data_dir, max_message).await?,

@@ -4,6 +4,8 @@
 //! what they mean are in `migrations/`; each area has a file:
 //!
 //! * [`record`]: deliveries and their changes come in, in one transaction a batch;
+//! * [`grants`], [`labels`], [`whole`]: the latest change of each access, the rows of accounts and scopes, and what
+//!   befalls a scope as a whole;
 //! * [`work`]: due accounts go out under a lease, and come back settled;
 //! * [`balance`]: accepted = the sum of the outcomes + the gaps;
 //! * [`begun`]: messages that killed their worker;
@@ -18,11 +20,14 @@
 
 pub mod balance;
 pub mod begun;
+mod grants;
 pub mod kept;
+mod labels;
 pub mod learned;
 pub mod outcome;
 pub mod record;
 pub mod show;
+mod whole;
 pub mod work;
 
 use std::path::Path;

@@ -10,7 +10,7 @@ use sqlx::{AnyConnection, Row};
 use super::balance::{self, Tally};
 use super::outcome::{self, Outcome};
 use super::{Ledger, LedgerError, now};
-use crate::access::{AccessKind, Account, Change, Scope, ScopeId};
+use crate::access::{AccessKind, Change};
 use crate::delivery::{Checkpoint, Delivery, Timestamp, event_time};
 use crate::target::ConnectionRef;
 
@@ -117,9 +117,10 @@ pub fn digest(body: &[u8]) -> Vec<u8> {
     Sha256::digest(body).to_vec()
 }
 
-struct Recorder<'a> {
-    tx: &'a mut AnyConnection,
-    now: Timestamp,
+/// A recording transaction under way.
+pub(super) struct Recorder<'a> {
+    pub(super) tx: &'a mut AnyConnection,
+    pub(super) now: Timestamp,
 }
 
 impl Recorder<'_> {
@@ -355,28 +356,6 @@ impl Recorder<'_> {
         Ok(Recorded::Effects { count: 1, due: true })
     }
 
-    /// A scope was lost or moved as a whole: everybody who holds it, or a part of it, is concerned.
-    async fn whole_scope(&mut self, told: &Told<'_>, scope: i64) -> Result<Recorded, LedgerError> {
-        let concerned = self.concerned(scope).await?;
-        let limit = told.placed.mass_change_limit;
-        let count = i64::try_from(concerned.len()).unwrap_or(i64::MAX);
-        if count > limit && !told.approved {
-            return Ok(Recorded::Held(format!(
-                "it concerns {count} accounts at once, more than mass_change_limit = {limit}; \
-                 `rollcall deliveries approve '#{}'` does it",
-                told.row
-            )));
-        }
-        self.store(told, None, Some(scope)).await?;
-        self.mark(scope, told.placed.change.as_str()).await?;
-        self.look_again(scope).await?;
-        for (account, connection) in &concerned {
-            let status = self.owe(*account, connection, told.received_at, told.placed.change.is_loss()).await?;
-            self.effect(told, *account, Some(scope), Some(status), Outcome::Pending, None).await?;
-        }
-        Ok(Recorded::Effects { count: concerned.len(), due: !concerned.is_empty() })
-    }
-
     async fn source_state(
         &mut self,
         told: &Told<'_>,
@@ -398,95 +377,13 @@ impl Recorder<'_> {
         Ok(Recorded::Effects { count: 0, due: false })
     }
 
-    async fn account(&mut self, account: &Account, at: Timestamp) -> Result<i64, LedgerError> {
-        let kind = match account.kind {
-            crate::access::AccountKind::Person => "person",
-            crate::access::AccountKind::Bot => "bot",
-        };
-        let row = sqlx::query(
-            "INSERT INTO accounts (provider, host, stable, node_id, login, email, kind, labels_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (provider, host, stable) DO UPDATE SET \
-             node_id = COALESCE(excluded.node_id, accounts.node_id), \
-             login = CASE WHEN excluded.labels_at >= accounts.labels_at THEN COALESCE(excluded.login, accounts.login) ELSE COALESCE(accounts.login, excluded.login) END, \
-             email = CASE WHEN excluded.labels_at >= accounts.labels_at THEN COALESCE(excluded.email, accounts.email) ELSE COALESCE(accounts.email, excluded.email) END, \
-             kind = CASE WHEN excluded.labels_at >= accounts.labels_at THEN excluded.kind ELSE accounts.kind END, \
-             labels_at = CASE WHEN excluded.labels_at >= accounts.labels_at THEN excluded.labels_at ELSE accounts.labels_at END \
-             RETURNING id",
-        )
-        .bind(&account.key.provider)
-        .bind(&account.key.host)
-        .bind(&account.key.id)
-        .bind(&account.node_id)
-        .bind(&account.login)
-        .bind(&account.email)
-        .bind(kind)
-        .bind(at.micros())
-        .fetch_one(&mut *self.tx)
-        .await?;
-        let id = row.try_get(0)?;
-        if let Some(login) = &account.login {
-            sqlx::query(
-                "INSERT INTO logins (provider, host, login, account, seen_at) VALUES ($1, $2, $3, $4, $5) \
-                 ON CONFLICT (provider, host, login, account) DO NOTHING",
-            )
-            .bind(&account.key.provider)
-            .bind(&account.key.host)
-            .bind(login.to_lowercase())
-            .bind(id)
-            .bind(at.micros())
-            .execute(&mut *self.tx)
-            .await?;
-        }
-        Ok(id)
-    }
-
-    async fn scope(&mut self, scope: &Scope, told: &Told<'_>) -> Result<i64, LedgerError> {
-        let root = match &scope.root {
-            Some((id, name)) => Some(self.one_scope(id, name.as_deref(), None, told).await?),
-            None => None,
-        };
-        let own = self.one_scope(&scope.id, scope.name.as_deref(), root, told).await?;
-        if let (true, Some(connection)) = (told.placed.top_is_root, &told.placed.connection) {
-            sqlx::query(
-                "INSERT INTO roots (connection, scope) VALUES ($1, $2) ON CONFLICT (connection, scope) DO NOTHING",
-            )
-            .bind(connection.to_string())
-            .bind(root.unwrap_or(own))
-            .execute(&mut *self.tx)
-            .await?;
-        }
-        Ok(own)
-    }
-
-    async fn one_scope(
-        &mut self,
-        id: &ScopeId,
-        name: Option<&str>,
-        root: Option<i64>,
-        told: &Told<'_>,
-    ) -> Result<i64, LedgerError> {
-        let row = sqlx::query(
-            "INSERT INTO scopes (provider, host, kind, stable, name, named_at, root) VALUES ($1, $2, $3, $4, $5, $6, $7) \
-             ON CONFLICT (provider, host, kind, stable) DO UPDATE SET \
-             name = CASE WHEN excluded.named_at >= scopes.named_at THEN COALESCE(excluded.name, scopes.name) ELSE scopes.name END, \
-             root = CASE WHEN excluded.named_at >= scopes.named_at THEN COALESCE(excluded.root, scopes.root) ELSE COALESCE(scopes.root, excluded.root) END, \
-             named_at = CASE WHEN excluded.named_at >= scopes.named_at THEN excluded.named_at ELSE scopes.named_at END \
-             RETURNING id",
-        )
-        .bind(&told.delivery.provider)
-        .bind(&told.placed.host)
-        .bind(id.kind.as_str())
-        .bind(&id.id)
-        .bind(name)
-        .bind(told.event_time.micros())
-        .bind(root)
-        .fetch_one(&mut *self.tx)
-        .await?;
-        Ok(row.try_get(0)?)
-    }
-
     /// Adds a change to the set. Returns its id, also if it was there already.
-    async fn store(&mut self, told: &Told<'_>, account: Option<i64>, scope: Option<i64>) -> Result<i64, LedgerError> {
+    pub(super) async fn store(
+        &mut self,
+        told: &Told<'_>,
+        account: Option<i64>,
+        scope: Option<i64>,
+    ) -> Result<i64, LedgerError> {
         let change = &told.placed.change;
         let row = sqlx::query(
             "INSERT INTO changes (row, ordinal, account, scope, connection, kind, event_time, received_at, loss, source, delivery) \
@@ -509,68 +406,8 @@ impl Recorder<'_> {
         Ok(row.try_get(0)?)
     }
 
-    /// Sets a grant to the maximum of its changes. Returns that change.
-    async fn grant(&mut self, account: i64, scope: i64) -> Result<i64, LedgerError> {
-        let row = sqlx::query(
-            "INSERT INTO grants (account, scope, change) \
-             SELECT account, scope, id FROM changes WHERE account = $1 AND scope = $2 \
-             ORDER BY CASE WHEN kind = 'seen' THEN 0 ELSE 1 END DESC, \
-             event_time DESC, received_at DESC, loss DESC, source DESC, delivery DESC, id DESC LIMIT 1 \
-             ON CONFLICT (account, scope) DO UPDATE SET change = excluded.change RETURNING change",
-        )
-        .bind(account)
-        .bind(scope)
-        .fetch_one(&mut *self.tx)
-        .await?;
-        Ok(row.try_get(0)?)
-    }
-
-    /// Sets the mark of a scope to the latest of its changes of that kind.
-    async fn mark(&mut self, scope: i64, kind: &str) -> Result<(), LedgerError> {
-        sqlx::query(
-            "INSERT INTO marks (scope, kind, change) \
-             SELECT scope, kind, id FROM changes WHERE scope = $1 AND account IS NULL AND kind = $2 \
-             ORDER BY event_time DESC, received_at DESC, loss DESC, source DESC, delivery DESC, id DESC LIMIT 1 \
-             ON CONFLICT (scope, kind) DO UPDATE SET change = excluded.change",
-        )
-        .bind(scope)
-        .bind(kind)
-        .execute(&mut *self.tx)
-        .await?;
-        Ok(())
-    }
-
-    /// Every account that the loss of a scope may concern, with its connection: who holds the scope or a part of it, and,
-    /// if it is a root, whose link was kept because not enough was known; now it may be enough.
-    async fn concerned(&mut self, scope: i64) -> Result<Vec<(i64, String)>, LedgerError> {
-        let rows = sqlx::query(
-            "SELECT grants.account, changes.connection FROM grants \
-             JOIN changes ON changes.id = grants.change JOIN scopes ON scopes.id = grants.scope \
-             WHERE (grants.scope = $1 OR scopes.root = $1) AND changes.connection IS NOT NULL AND changes.kind <> 'lost' \
-             UNION SELECT statuses.account, statuses.connection FROM statuses \
-             JOIN roots ON roots.connection = statuses.connection \
-             WHERE roots.scope = $1 AND statuses.state = 'settled' AND statuses.desired IS NULL ORDER BY 1, 2",
-        )
-        .bind(scope)
-        .fetch_all(&mut *self.tx)
-        .await?;
-        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
-    }
-
-    /// A root was lost: whoever is looking at an account of its connection at this moment looks again.
-    async fn look_again(&mut self, scope: i64) -> Result<(), LedgerError> {
-        sqlx::query(
-            "UPDATE statuses SET version = version + 1 WHERE state <> 'settled' \
-             AND connection IN (SELECT connection FROM roots WHERE scope = $1)",
-        )
-        .bind(scope)
-        .execute(&mut *self.tx)
-        .await?;
-        Ok(())
-    }
-
     /// Marks an account's status due, and whatever is under way for it as out of date.
-    async fn owe(
+    pub(super) async fn owe(
         &mut self,
         account: i64,
         connection: &str,
@@ -594,7 +431,7 @@ impl Recorder<'_> {
         Ok(row.try_get(0)?)
     }
 
-    async fn effect(
+    pub(super) async fn effect(
         &mut self,
         told: &Told<'_>,
         account: i64,
@@ -619,59 +456,21 @@ impl Recorder<'_> {
         .await?;
         Ok(())
     }
-
-    /// What older changes of the same grant were still to do is no longer to be done.
-    async fn supersede(&mut self, newest: i64, id: &str, account: i64, scope: i64) -> Result<(), LedgerError> {
-        let rows = sqlx::query(
-            "UPDATE effects SET effect = 'superseded', reason = $4 WHERE account = $1 AND scope = $2 AND row <> $3 \
-             AND effect IN ('pending', 'waiting', 'parked') AND kind IN ('gained', 'lost', 'seen') RETURNING row",
-        )
-        .bind(account)
-        .bind(scope)
-        .bind(newest)
-        .bind(format!("delivery {id} is newer"))
-        .fetch_all(&mut *self.tx)
-        .await?;
-        for row in rows {
-            outcome::recompute(self.tx, row.try_get(0)?, self.now).await?;
-        }
-        Ok(())
-    }
-
-    /// A change has become the latest of its grant because another one moved back: it is no longer superseded, and what
-    /// is older than it is.
-    async fn reinstate(&mut self, latest: i64, account: i64, scope: i64, status: i64) -> Result<(), LedgerError> {
-        let change = sqlx::query("SELECT row, delivery FROM changes WHERE id = $1")
-            .bind(latest)
-            .fetch_one(&mut *self.tx)
-            .await?;
-        let (row, id): (i64, String) = (change.try_get(0)?, change.try_get(1)?);
-        self.supersede(row, &id, account, scope).await?;
-        sqlx::query(
-            "UPDATE effects SET effect = 'pending', reason = NULL, status = $3 \
-             WHERE row = $1 AND account = $2 AND effect = 'superseded'",
-        )
-        .bind(row)
-        .bind(account)
-        .bind(status)
-        .execute(&mut *self.tx)
-        .await?;
-        outcome::recompute(self.tx, row, self.now).await
-    }
 }
 
 /// One change of one delivery, with its place in the order.
-struct Told<'a> {
-    row: i64,
-    ordinal: i64,
-    received_at: Timestamp,
-    event_time: Timestamp,
-    delivery: &'a Delivery,
-    approved: bool,
-    placed: &'a Placed,
+pub(super) struct Told<'a> {
+    pub(super) row: i64,
+    pub(super) ordinal: i64,
+    pub(super) received_at: Timestamp,
+    pub(super) event_time: Timestamp,
+    pub(super) delivery: &'a Delivery,
+    pub(super) approved: bool,
+    pub(super) placed: &'a Placed,
 }
 
-enum Recorded {
+/// What recording a change came to.
+pub(super) enum Recorded {
     /// An operator has to say yes first.
     Held(String),
     Effects {

@@ -163,6 +163,20 @@ impl Ledger {
         Ok(taken.into_iter().map(|(_, _, status)| Lease { status, owner: owner.clone() }).collect())
     }
 
+    /// Ends all leases. For a process that is alone with its ledger and has just started: whoever held them is gone, and
+    /// what it had sent and not heard of is still waited for (see the intent).
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn end_leases(&self) -> Result<(), LedgerError> {
+        let mut tx = self.begin().await?;
+        sqlx::query("UPDATE statuses SET lease_owner = NULL, lease_until = NULL WHERE lease_owner IS NOT NULL")
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
     /// How long until the next account can be taken; none if none ever will. One that is leased can't before that ends.
     ///
     /// # Errors
