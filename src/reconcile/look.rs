@@ -360,13 +360,14 @@ impl<'a> Look<'a> {
                 let until = self.now().plus(failure.retry_after.unwrap_or(THROTTLED));
                 self.end(Settled::Postponed, said, Some(until))
             }
-            FailureClass::RefusedAll => {
+            // A list that isn't there means that the address is wrong, not the account.
+            FailureClass::RefusedAll | FailureClass::Stale => {
                 if self.reconciler.gate.halt(&said, Timestamp::now()) {
                     tracing::error!(reason = said, "the platform refuses; calls are halted, recording goes on");
                 }
                 self.end(Settled::Postponed, said, Some(self.now()))
             }
-            FailureClass::Stale | FailureClass::Refused => self.end(Settled::Parked, said, None),
+            FailureClass::Refused => self.end(Settled::Parked, said, None),
         })
     }
 
