@@ -67,6 +67,12 @@ pub const STALE_ACKS: &str = "rollcall_broker_stale_acks_total";
 pub const TARGET_REQUESTS: &str = "rollcall_target_requests_total";
 /// How long calls to the platform took.
 pub const TARGET_SECONDS: &str = "rollcall_target_request_seconds";
+/// Rows of the platform's lists that can't be read.
+pub const ROWS_SKIPPED: &str = "rollcall_target_rows_skipped_total";
+/// Statuses that a late request had overtaken.
+pub const OVERTAKEN: &str = "rollcall_overtaken_total";
+/// Transactions of the embedded broker.
+pub const EMBEDDED_COMMITS: &str = "rollcall_broker_embedded_commits_total";
 /// Outcomes of deliveries.
 pub const OUTCOMES: &str = "rollcall_outcomes_total";
 /// Accounts that are due.
@@ -86,10 +92,13 @@ pub const METRICS: &[Metric] = &[
     gauge(IN_FLIGHT, Unit::Count, "Webhook requests that are in work."),
     seconds(PUBLISH_SECONDS, &[], "How long it took until the broker had confirmed a delivery."),
     counter(PUBLISH_FAILURES, &["reason"], "Publishes that the broker didn't confirm."),
-    counter(RECONNECTS, &[], "Times that the connection to the broker was rebuilt."),
+    counter(RECONNECTS, &["role"], "Times that the connection to the broker was rebuilt."),
     counter(STALE_ACKS, &[], "Acks that came after their session had ended; those messages come again."),
     counter(TARGET_REQUESTS, &["target", "operation", "status"], "Calls to the compliance platform, by answer."),
-    seconds(TARGET_SECONDS, &["operation"], "How long calls to the compliance platform took."),
+    seconds(TARGET_SECONDS, &["target", "operation"], "How long calls to the compliance platform took."),
+    counter(ROWS_SKIPPED, &["target"], "Rows of the compliance platform's lists that couldn't be read and were left out."),
+    counter(OVERTAKEN, &[], "Statuses that an earlier, unanswered call had overtaken late, and that were corrected."),
+    counter(EMBEDDED_COMMITS, &[], "Transactions of the embedded broker; publishes and acks share them."),
     counter(OUTCOMES, &["outcome"], "Deliveries by what became of them."),
     gauge(DUE_ACCOUNTS, Unit::Count, "Accounts whose status is to be brought up to date now."),
     gauge(WAITING_ACCOUNTS, Unit::Count, "Accounts that wait for their identity or their person."),

@@ -7,6 +7,7 @@ use std::path::Path;
 use rollcall::config;
 use rollcall::demo::story::Story;
 use rollcall::ledger::outcome::Outcome;
+use rollcall::telemetry::metrics::METRICS;
 
 #[test]
 fn the_readme_lists_every_key_of_the_configuration() {
@@ -34,6 +35,17 @@ fn the_stories_are_told_as_they_are_tested() {
         writeln!(table, "| {} | {} | {} |", story.title, story.expect.as_str(), story.because).unwrap();
     }
     hold("deploy/docs/decisions.md", "stories", &table);
+}
+
+#[test]
+fn every_metric_is_listed() {
+    let mut table = "| metric | kind | labels | meaning |\n|---|---|---|---|\n".to_owned();
+    for metric in METRICS {
+        let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        let kind = format!("{:?}", metric.kind).to_lowercase();
+        writeln!(table, "| `{}` | {kind} | {} | {} |", metric.name, labels.join(", "), metric.meaning).unwrap();
+    }
+    hold("deploy/docs/metrics.md", "metrics", &table);
 }
 
 /// Holds the part of a file between two marks to what it should be.
