@@ -4,3 +4,4 @@
 
 mod broker;
 mod harness;
+mod serve;
