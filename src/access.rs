@@ -519,16 +519,44 @@ pub fn access(grants: &[Grant], roots: &[Root]) -> Access {
     if unknown.is_empty() && !roots.is_empty() { Access::Gone } else { Access::Unknown { roots: unknown } }
 }
 
-fn is_held(grant: &Grant, grants: &[Grant], roots: &[Root]) -> bool {
-    let ended_later = |end: Option<&ChangeKey>| end.is_some_and(|end| *end > grant.key);
-    grant.kind != AccessKind::Lost
-        && !ended_later(grant.scope_lost.as_ref())
-        && !ended_later(grant.scope_moved.as_ref())
-        && !ended_later(end_of(grant.root.as_ref().unwrap_or(&grant.scope), grants, roots))
-        && !ended_later(end_of_instance(grants, roots))
+/// Why a grant isn't held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "why", content = "change")]
+pub enum Ended<'a> {
+    /// The account lost it.
+    Lost(&'a ChangeKey),
+    /// The scope was lost as a whole, later.
+    ScopeLost(&'a ChangeKey),
+    /// The scope went to another owner, later.
+    ScopeMoved(&'a ChangeKey),
+    /// The scope at the top that it is in was lost, later.
+    RootLost(&'a ChangeKey),
+    /// The account lost the whole instance, later.
+    InstanceLost(&'a ChangeKey),
 }
 
-fn is_gone(root: &Root, grants: &[Grant], roots: &[Root]) -> bool {
+/// Why `grant`, one of `grants`, isn't held; none if it is.
+#[must_use]
+pub fn ended<'a>(grant: &'a Grant, grants: &'a [Grant], roots: &'a [Root]) -> Option<Ended<'a>> {
+    if grant.kind == AccessKind::Lost {
+        return Some(Ended::Lost(&grant.key));
+    }
+    let later = |end: Option<&'a ChangeKey>| end.filter(|end| **end > grant.key);
+    let root = grant.root.as_ref().unwrap_or(&grant.scope);
+    later(grant.scope_lost.as_ref())
+        .map(Ended::ScopeLost)
+        .or_else(|| later(grant.scope_moved.as_ref()).map(Ended::ScopeMoved))
+        .or_else(|| later(end_of(root, grants, roots)).map(Ended::RootLost))
+        .or_else(|| later(end_of_instance(grants, roots)).map(Ended::InstanceLost))
+}
+
+fn is_held(grant: &Grant, grants: &[Grant], roots: &[Root]) -> bool {
+    ended(grant, grants, roots).is_none()
+}
+
+/// Whether the account is gone from a root, whatever it may hold since.
+#[must_use]
+pub fn is_gone(root: &Root, grants: &[Grant], roots: &[Root]) -> bool {
     let own = root.scope.as_ref().is_some_and(|scope| {
         end_of(scope, grants, roots).is_some() || grants.iter().any(|g| g.scope == *scope && g.kind == AccessKind::Lost)
     });

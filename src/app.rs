@@ -18,7 +18,7 @@ use crate::broker::{Health, SharedBroker, State};
 use crate::config::{ConfigError, Source};
 use crate::delivery::{SourceName, Timestamp};
 use crate::drata::{self, Client};
-use crate::ingress::admin::{self, Part};
+use crate::ingress::admin::{self, HealthOf, Part};
 use crate::ingress::{self, Ingress, IngressSource, Limits};
 use crate::ledger::{Ledger, LedgerError};
 use crate::people::{People, PeopleError};
@@ -120,7 +120,7 @@ impl ReadySource {
 ///
 /// # Errors
 /// If its settings don't fit its provider.
-pub fn worker_source(source: &Source) -> Result<WorkerSource, StartError> {
+fn worker_source(source: &Source) -> Result<WorkerSource, StartError> {
     Ok(WorkerSource {
         provider: source.provider.name,
         host: source.settings.host.clone(),
@@ -130,6 +130,15 @@ pub fn worker_source(source: &Source) -> Result<WorkerSource, StartError> {
         connections: source.connections.clone(),
         mass_change_limit: source.mass_change_limit.into(),
     })
+}
+
+/// A reader of these sources' deliveries. Needs no secret.
+///
+/// # Errors
+/// If a source's settings don't fit its provider.
+pub fn reader(sources: &[Source]) -> Result<Reader, StartError> {
+    let sources = sources.iter().map(|source| Ok((source.settings.name.clone(), worker_source(source)?)));
+    Ok(Reader::new(sources.collect::<Result<_, StartError>>()?))
 }
 
 /// The policies of all connections of these sources.
@@ -210,6 +219,7 @@ pub fn start(setup: Setup, webhooks: TcpListener, admin: TcpListener) -> Result<
         edge: edge.clone(),
     };
 
+    let names: Vec<SourceName> = readers.keys().cloned().collect();
     let worker = Worker::new(setup.ledger.clone(), Reader::new(readers), Arc::clone(&reconciler));
     back.spawn(worker.run(broker.clone(), setup.prefetch, back.token().clone()));
     back.spawn(Arc::clone(&reconciler).run(back.token().clone()));
@@ -220,11 +230,15 @@ pub fn start(setup: Setup, webhooks: TcpListener, admin: TcpListener) -> Result<
     back.spawn(observe(setup.ledger, Arc::clone(&observed), back.token().clone()));
     back.spawn(setup.metrics.clone().upkeep(back.token().clone()));
 
-    let parts = vec![
+    let mut parts = vec![
         Part { name: "broker".into(), health: Arc::new(move || broker.health()), needed: true },
-        Part { name: "ledger".into(), health: Arc::new(move || observed.health()), needed: false },
+        Part { name: "ledger".into(), health: observed.clone().part(LEDGER), needed: false },
         Part { name: "drata".into(), health: Arc::new(move || reconciler.health()), needed: false },
     ];
+    parts.extend(names.into_iter().map(|name| {
+        let part = format!("source:{name}");
+        Part { health: observed.clone().part(&part), name: part, needed: false }
+    }));
     let limits = Limits { header_timeout: Duration::from_secs(5), max_connections: 64, grace: Duration::from_secs(1) };
     let admin_tasks = back.clone();
     let admin_router = admin::router(parts, setup.metrics);
@@ -309,48 +323,65 @@ fn create_private(folder: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// How the ledger was when it was last asked.
+/// The ledger's name among the parts.
+const LEDGER: &str = "ledger";
+
+/// How parts were when they were last asked: those that can't answer at once. A part of which nothing is said is well.
 #[derive(Debug)]
-struct Observed(Mutex<Health>);
+struct Observed {
+    began: Timestamp,
+    unwell: Mutex<BTreeMap<String, Health>>,
+}
 
 impl Observed {
-    const fn new(now: Timestamp) -> Self {
-        Self(Mutex::new(Health { state: State::Ok, reason: None, since: now }))
+    const fn new(began: Timestamp) -> Self {
+        Self { began, unwell: Mutex::new(BTreeMap::new()) }
     }
 
-    fn health(&self) -> Health {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn part(self: Arc<Self>, name: &str) -> HealthOf {
+        let name = name.to_owned();
+        Arc::new(move || {
+            let unwell = self.unwell.lock().unwrap_or_else(PoisonError::into_inner);
+            unwell.get(&name).cloned().unwrap_or(Health { state: State::Ok, reason: None, since: self.began })
+        })
     }
 
-    fn set(&self, state: State, reason: Option<String>, now: Timestamp) {
-        let mut health = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if health.state != state {
-            health.since = now;
-        }
-        health.state = state;
-        health.reason = reason;
+    fn ledger(&self, error: &LedgerError, now: Timestamp) {
+        let mut unwell = self.unwell.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = unwell.get(LEDGER).map_or(now, |known| known.since);
+        unwell.insert(LEDGER.to_owned(), Health { state: State::Down, reason: Some(error.to_string()), since });
+    }
+
+    fn all_but(&self, blind: Vec<(String, Option<String>, Timestamp)>) {
+        let blind = blind.into_iter().map(|(source, reason, since)| {
+            (format!("source:{source}"), Health { state: State::Degraded, reason, since })
+        });
+        *self.unwell.lock().unwrap_or_else(PoisonError::into_inner) = blind.collect();
     }
 }
 
 async fn observe(ledger: Ledger, observed: Arc<Observed>, token: CancellationToken) {
     let mut tick = tokio::time::interval(OBSERVE_EVERY);
     while token.run_until_cancelled(tick.tick()).await.is_some() {
-        match ledger.counts().await {
-            Ok(counts) => {
-                observed.set(State::Ok, None, Timestamp::now());
-                let gauges = [
-                    (names::DUE_ACCOUNTS, counts.due),
-                    (names::WAITING_ACCOUNTS, counts.waiting),
-                    (names::PARKED_ACCOUNTS, counts.parked),
-                ];
-                for (name, count) in gauges {
-                    metrics::gauge!(name).set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
-                }
-                metrics::gauge!(names::OLDEST_UNAPPLIED).set(counts.oldest_owed.map_or(0.0, |owed| owed.as_secs_f64()));
-            }
-            Err(error) => observed.set(State::Down, Some(error.to_string()), Timestamp::now()),
+        match observe_once(&ledger).await {
+            Ok(blind) => observed.all_but(blind),
+            Err(error) => observed.ledger(&error, Timestamp::now()),
         }
     }
+}
+
+async fn observe_once(ledger: &Ledger) -> Result<Vec<(String, Option<String>, Timestamp)>, LedgerError> {
+    let counts = ledger.counts().await?;
+    let gauges = [
+        (names::DUE_ACCOUNTS, counts.due),
+        (names::WAITING_ACCOUNTS, counts.waiting),
+        (names::PARKED_ACCOUNTS, counts.parked),
+    ];
+    for (name, count) in gauges {
+        metrics::gauge!(name).set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+    }
+    metrics::gauge!(names::OLDEST_UNAPPLIED).set(counts.oldest_owed.map_or(0.0, |owed| owed.as_secs_f64()));
+    ledger.blind_sources().await
 }
 
 async fn watch_people(

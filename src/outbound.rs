@@ -31,7 +31,7 @@ pub fn builder(url: &Url, timeout: Duration) -> Result<reqwest::ClientBuilder, r
 
 /// A TLS set-up that trusts nobody. A client of an `http://` address never uses TLS, but would read the system's
 /// certificates all the same, and fail where there are none.
-fn no_tls() -> Result<rustls::ClientConfig, rustls::Error> {
+pub(crate) fn no_tls() -> Result<rustls::ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     Ok(rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

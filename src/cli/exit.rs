@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use super::named::NameError;
 use crate::app::StartError;
 use crate::config::ConfigError;
 
@@ -50,13 +51,13 @@ impl Exit {
             Ok(exit) => return exit,
             Err(error) => error,
         };
-        if error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(is_broken_pipe) {
+        if error.chain().any(is_broken_pipe) {
             return Self::Done;
         }
         // Nobody is left to tell if standard error is closed, too.
         let _told = writeln!(std::io::stderr(), "rollcall: {error:#}");
         let causes = || error.chain();
-        if causes().any(|cause| cause.is::<ConfigError>() || cause.is::<Misuse>()) {
+        if causes().any(|cause| cause.is::<ConfigError>() || cause.is::<Misuse>() || cause.is::<NameError>()) {
             return Self::Usage;
         }
         match causes().find_map(|cause| cause.downcast_ref::<StartError>()) {
@@ -70,6 +71,11 @@ impl Exit {
     }
 }
 
-fn is_broken_pipe(error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::BrokenPipe
+/// A reader that has gone away, whoever wrote to it.
+fn is_broken_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let kind = cause
+        .downcast_ref::<std::io::Error>()
+        .map(std::io::Error::kind)
+        .or_else(|| cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind));
+    kind == Some(std::io::ErrorKind::BrokenPipe)
 }

@@ -1,9 +1,16 @@
 //! The command line: one file per command. Parsing a flag never does work.
 
+pub mod accounts;
+pub mod deliveries;
 mod exit;
+pub mod explain;
+pub mod named;
+pub mod providers;
 mod sandbox;
 mod send;
 mod serve;
+pub mod table;
+mod words;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -15,9 +22,12 @@ use clap::{CommandFactory, Parser, Subcommand};
 pub use self::exit::Exit;
 pub(crate) use self::exit::OutOfReach;
 
+use crate::app;
 use crate::config::{self, Settings};
 use crate::demo;
+use crate::ledger::{self, Ledger};
 use crate::provider::REGISTRY;
+use crate::target::ConnectionRef;
 
 /// Keeps a compliance platform's record of who has version-control access in step with the Git providers.
 ///
@@ -45,8 +55,16 @@ enum Command {
     Demo(demo::Args),
     /// Take webhooks, record them and bring Drata up to date, until stopped
     Serve(serve::Args),
+    /// List deliveries and what became of them
+    Deliveries(deliveries::Args),
+    /// List accounts: what should be so at Drata, and what is so
+    Accounts(accounts::Args),
+    /// Explain in plain sentences why an account's status is what it is
+    Explain(explain::Args),
+    /// List the providers: what is verified, which events are understood, what they do
+    Providers(providers::Args),
     /// Sign a delivery as a provider would, and post it
-    Send(send::Args),
+    Send(Box<send::Args>),
     /// Run a stand-in for Drata's API
     Sandbox(sandbox::Args),
     /// Print a completion script for a shell
@@ -63,7 +81,11 @@ impl Cli {
         let ended = match self.command {
             Command::Demo(args) => Box::pin(demo::run(args)).await,
             Command::Serve(args) => Box::pin(serve::run(args, &place)).await,
-            Command::Send(args) => Box::pin(send::run(args, &place)).await,
+            Command::Deliveries(args) => Box::pin(place.deliveries(&args)).await,
+            Command::Accounts(args) => Box::pin(place.accounts(&args)).await,
+            Command::Explain(args) => Box::pin(place.explain(&args)).await,
+            Command::Providers(args) => providers::run(&args, &mut std::io::stdout()).map(|()| Exit::Done),
+            Command::Send(args) => Box::pin(send::run(*args, &place)).await,
             Command::Sandbox(args) => Box::pin(sandbox::run(args, &place)).await,
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "rollcall", &mut std::io::stdout());
@@ -88,6 +110,45 @@ impl Place {
     }
 }
 
+/// The commands that look at the ledger, or write to it, beside a process that serves.
+impl Place {
+    async fn ledger(&self, settings: &Settings) -> anyhow::Result<Ledger> {
+        let folder = &settings.data_dir;
+        if !folder.join(ledger::FILE).is_file() {
+            let how = "`rollcall serve` makes it, and data_dir in the configuration says where it is";
+            return Err(OutOfReach(format!("there is no ledger in {}; {how}", folder.display())).into());
+        }
+        Ok(Ledger::open(folder).await?)
+    }
+
+    async fn deliveries(&self, args: &deliveries::Args) -> anyhow::Result<Exit> {
+        let settings = self.settings()?;
+        let ledger = self.ledger(&settings).await?;
+        let out = &mut std::io::stdout();
+        match args.approval() {
+            None => deliveries::run(args, &ledger, out).await?,
+            Some(id) => deliveries::approve(id, &ledger, &app::reader(&settings.sources)?, out).await?,
+        }
+        Ok(Exit::Done)
+    }
+
+    async fn accounts(&self, args: &accounts::Args) -> anyhow::Result<Exit> {
+        let ledger = self.ledger(&self.settings()?).await?;
+        accounts::run(args, &ledger, &mut std::io::stdout()).await?;
+        Ok(Exit::Done)
+    }
+
+    async fn explain(&self, args: &explain::Args) -> anyhow::Result<Exit> {
+        let settings = self.settings()?;
+        let ledger = self.ledger(&settings).await?;
+        let policies = app::policies(&settings.sources);
+        let roots =
+            |connection: &ConnectionRef| policies.of(connection).map(|policy| policy.roots.clone()).unwrap_or_default();
+        explain::run(args, &ledger, &roots, &mut std::io::stdout()).await?;
+        Ok(Exit::Done)
+    }
+}
+
 /// Writes a line to standard output. A reader that has gone away is no fault of ours.
 fn say(line: std::fmt::Arguments<'_>) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
@@ -95,11 +156,4 @@ fn say(line: std::fmt::Arguments<'_>) -> anyhow::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-}
+mod tests;

@@ -5,6 +5,7 @@ use crate::delivery::Delivery;
 use crate::provider::{Interpreter, Meaning, Misshapen, SettingsError, SourceSettings};
 use crate::reconcile::OnAccessLost;
 use crate::target::ConnectionRef;
+use crate::worker::Connections;
 
 #[derive(Debug)]
 struct Silent;

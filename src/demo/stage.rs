@@ -1,6 +1,7 @@
 //! What the demo runs: the real parts, wired as `serve` wires them, and Drata's stand-in.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -63,8 +64,8 @@ impl Cast {
                 "unlink" => format!("{}-github", story.organization.login),
                 policy => format!("{}-github-{policy}", story.organization.login),
             };
-            if !sources.contains_key(&key) {
-                sources.insert(key, (name.parse()?, next));
+            if let Entry::Vacant(vacant) = sources.entry(key) {
+                vacant.insert((name.parse()?, next));
             }
         }
         let secret = |name: &str| Secret {

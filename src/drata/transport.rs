@@ -61,7 +61,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::outbound::is_loopback;
+    use crate::outbound::{is_loopback, no_tls};
 
     fn build_for(url: &str) -> Result<reqwest::Client, BuildError> {
         build(&Settings::new(url.parse().unwrap()), &"key".into())

@@ -7,6 +7,7 @@
 //! * [`work`]: due accounts go out under a lease, and come back settled;
 //! * [`balance`]: accepted = the sum of the outcomes + the gaps;
 //! * [`begun`]: messages that killed their worker;
+//! * [`kept`]: a delivery as it was recorded;
 //! * [`learned`]: what was learned once and is then kept to;
 //! * [`outcome`]: what became of a delivery;
 //! * [`show`]: what people look at.
@@ -17,6 +18,7 @@
 
 pub mod balance;
 pub mod begun;
+pub mod kept;
 pub mod learned;
 pub mod outcome;
 pub mod record;
@@ -62,6 +64,9 @@ impl LedgerError {
     }
 }
 
+/// The SQLite ledger's file in its folder.
+pub const FILE: &str = "ledger.db";
+
 /// The ledger. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Ledger {
@@ -79,7 +84,7 @@ impl Ledger {
     /// If the file can't be opened or migrated.
     pub async fn open(folder: &Path) -> Result<Self, LedgerError> {
         sqlx::any::install_default_drivers();
-        let url = url::Url::from_file_path(std::path::absolute(folder.join("ledger.db")).map_err(sqlx::Error::Io)?)
+        let url = url::Url::from_file_path(std::path::absolute(folder.join(FILE)).map_err(sqlx::Error::Io)?)
             .map_err(|()| LedgerError::Unreadable("a path".to_owned()))?;
         let url = format!("sqlite://{}?mode=rwc", url.path());
         let write = sqlite_pool(1).connect(&url).await?;

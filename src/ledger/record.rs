@@ -363,7 +363,7 @@ impl Recorder<'_> {
         if count > limit && !told.approved {
             return Ok(Recorded::Held(format!(
                 "it concerns {count} accounts at once, more than mass_change_limit = {limit}; \
-                 `rollcall deliveries approve {}` does it",
+                 `rollcall deliveries approve '#{}'` does it",
                 told.row
             )));
         }

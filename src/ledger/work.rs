@@ -451,7 +451,7 @@ fn key_of(row: &AnyRow) -> Result<ChangeKey, LedgerError> {
     })
 }
 
-async fn grants(tx: &mut AnyConnection, account: i64, connection: &str) -> Result<Vec<Grant>, LedgerError> {
+pub(super) async fn grants(tx: &mut AnyConnection, account: i64, connection: &str) -> Result<Vec<Grant>, LedgerError> {
     let rows = sqlx::query(
         "SELECT grants.scope, scopes.kind AS scope_kind, scopes.stable AS scope_id, roots.kind AS root_kind, \
          roots.stable AS root_id, changes.kind, changes.event_time, changes.received_at, changes.loss, changes.source, \
@@ -516,7 +516,7 @@ async fn mark(tx: &mut AnyConnection, scope: i64, kind: &str) -> Result<Option<C
 
 /// The roots of a connection: those that are configured, whether or not any event has spoken of them; else all that
 /// events have spoken of.
-async fn connection_roots(
+pub(super) async fn connection_roots(
     tx: &mut AnyConnection,
     connection: &str,
     configured: &[RootPattern],

@@ -87,13 +87,15 @@ pub(crate) async fn run() {
 
     let defaults = config::Sources { file: None, env: Default::default(), registry: provider::REGISTRY };
     let defaults = config::load(defaults).unwrap();
-    logs::install(&defaults.log, true).unwrap();
+    let quiet = logs::Settings { filter: "warn".to_owned(), ..defaults.log };
+    logs::install(&quiet, true).unwrap();
     metrics::install().unwrap();
 
-    let tasks = Tasks::new();
+    // The broker outlives the edge: requests in work and the last checkpoint are still to be published.
+    let (tasks, below) = (Tasks::new(), Tasks::new());
     let broker: SharedBroker = match place {
-        Place::RabbitMq { url, prefix } => Arc::new(rabbitmq(&url, &prefix, &tasks)),
-        Place::Embedded { folder } => Arc::new(Embedded::open(embedded::Settings::new(folder), &tasks).await.unwrap()),
+        Place::RabbitMq { url, prefix } => Arc::new(rabbitmq(&url, &prefix, &below)),
+        Place::Embedded { folder } => Arc::new(Embedded::open(embedded::Settings::new(folder), &below).await.unwrap()),
     };
     until_ready(broker.as_ref()).await;
     let (description, settings) = source();
@@ -110,7 +112,8 @@ pub(crate) async fn run() {
     });
     let all_finished = ingress.serve(listener, &tasks).await;
     broker.close().await;
-    assert!(all_finished && tasks.end(PATIENCE).await, "the ingress didn't end in order");
+    let ended = tasks.end(PATIENCE).await && below.end(PATIENCE).await;
+    assert!(all_finished && ended, "the ingress didn't end in order");
 }
 
 /// RabbitMQ as rollcall speaks to it.

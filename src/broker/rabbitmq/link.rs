@@ -218,6 +218,8 @@ impl<R: Role> Supervisor<R> {
             match built {
                 Ok(Ok((connection, session))) => {
                     let began = Instant::now();
+                    // Channels that are dropped close themselves, which must not run into the closing of the connection.
+                    let _kept = session.clone();
                     self.live(&connection, session, &ending).await;
                     if began.elapsed() >= PROVEN {
                         attempt = 0;

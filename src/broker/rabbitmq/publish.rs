@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lapin::Connection;
 use lapin::options::ConfirmSelectOptions;
+use lapin::{Channel, Connection};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -178,6 +178,8 @@ pub(super) struct Windows {
     windows: Vec<mpsc::UnboundedSender<Job>>,
     turn: AtomicUsize,
     ending: Ending,
+    /// Kept open until the session is dropped.
+    _channels: Vec<Channel>,
 }
 
 impl Windows {
@@ -198,6 +200,7 @@ impl Role for Publishing {
 
     async fn build(&self, connection: &Connection, ending: &Ending) -> Result<Windows, lapin::Error> {
         let mut windows = Vec::new();
+        let mut channels = Vec::new();
         for _ in 0..self.channels {
             let channel = connection.create_channel().await?;
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -206,10 +209,11 @@ impl Role for Publishing {
             let learn = move |most| {
                 limit.fetch_min(most, Ordering::Relaxed);
             };
+            channels.push(channel.clone());
             self.tasks.spawn(window::run(channel, connection.status().clone(), jobs, ending.clone(), learn));
             windows.push(sender);
         }
-        Ok(Windows { windows, turn: AtomicUsize::new(0), ending: ending.clone() })
+        Ok(Windows { windows, turn: AtomicUsize::new(0), ending: ending.clone(), _channels: channels })
     }
 
     /// The windows themselves see when nothing is confirmed any more.

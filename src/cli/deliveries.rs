@@ -1,0 +1,318 @@
+//! `rollcall deliveries`: which deliveries came, and what became of each.
+
+use std::io::Write;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+
+use super::named::NameError;
+use super::table::{Table, Width, json, plain, sentence, time};
+use super::words::{account_text, calls};
+use crate::access::AccountPattern;
+use crate::delivery::{InvalidName, Timestamp};
+use crate::ledger::Ledger;
+use crate::ledger::outcome::Outcome;
+use crate::ledger::record::{Entry, Record};
+use crate::ledger::show::deliveries::{DeliveryFilter, DeliveryName, DeliveryRow, EffectRow, Story};
+use crate::worker::Reader;
+
+const EXAMPLES: &str = "\
+Examples:
+  rollcall deliveries                                   the latest fifty
+  rollcall deliveries --outcome parked                  what an operator has to look at
+  rollcall deliveries --account github:octocat --since 7d
+  rollcall deliveries show 72d3162e-cc78-11e3-81ab-4c9367dc0958
+  rollcall deliveries show '#12' --json
+  rollcall deliveries body '#12' | jq .
+
+With --json: an array of objects with row, received_at, source, provider, delivery, event, outcome, reason,
+copies, replays, repeated and conflicting. Times are RFC 3339.";
+
+/// List deliveries, the last recorded first, and what became of each
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    list: ListArgs,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum Command {
+    /// Tell the story of one delivery: what it told, what it did to each account, and every call since
+    #[command(after_help = "Its body isn't shown; `rollcall deliveries body` writes that.")]
+    Show {
+        /// The provider's delivery id, or # and the row number that the listing shows
+        #[arg(value_name = "ID")]
+        id: DeliveryName,
+        /// Write one JSON object
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        width: Width,
+    },
+    /// Write the exact bytes that the provider signed to standard output
+    #[command(after_help = "Bodies hold what the provider sent, personal data included. Ignored deliveries keep none.")]
+    Body {
+        /// The provider's delivery id, or # and the row number that the listing shows
+        #[arg(value_name = "ID")]
+        id: DeliveryName,
+    },
+    /// Say yes to a delivery that is held because it concerns many accounts at once
+    #[command(after_help = "What it concerns is reconciled at once by whoever runs `rollcall serve`.")]
+    Approve {
+        /// The provider's delivery id, or # and the row number that the listing shows
+        #[arg(value_name = "ID")]
+        id: DeliveryName,
+    },
+}
+
+impl Args {
+    /// The delivery to say yes to, if that is what is wanted: it needs more than the ledger.
+    pub(super) const fn approval(&self) -> Option<&DeliveryName> {
+        match &self.command {
+            Some(Command::Approve { id }) => Some(id),
+            _ => None,
+        }
+    }
+}
+
+/// Says yes to a held delivery: it is read and recorded again, whatever number of accounts it concerns.
+///
+/// # Errors
+/// [`NameError`] if the id names nothing, several, or a delivery that isn't held; and whatever the ledger fails with.
+pub(super) async fn approve(
+    id: &DeliveryName,
+    ledger: &Ledger,
+    reader: &Reader,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let found = one(ledger, id).await?;
+    let lacks = |lacks| NameError::Lacking { what: "delivery", name: id.to_string(), lacks };
+    if found.outcome != Outcome::Held {
+        return Err(lacks("isn't held, so there is nothing to say yes to").into());
+    }
+    let delivery = ledger.kept(found.row).await?.ok_or_else(|| lacks("keeps no body"))?;
+    let reading = reader.read(&delivery);
+    ledger.record(&[Record::Delivery(Box::new(Entry { delivery, reading, approved: true }))]).await?;
+    Ok(writeln!(out, "#{} is approved.", found.row)?)
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct ListArgs {
+    /// Only deliveries with this outcome
+    #[arg(long, value_parser = outcomes())]
+    outcome: Option<Outcome>,
+    /// Only deliveries of this source
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// Only deliveries that did something to this account: octocat, github:octocat, github:#583231
+    #[arg(long, value_name = "ACCOUNT")]
+    account: Option<AccountPattern>,
+    /// Only deliveries of this event: organization.member_added, or organization for all of its actions
+    #[arg(long)]
+    event: Option<String>,
+    /// Only deliveries received since then: 90m, 7d, or 2026-11-24T08:00:00Z
+    #[arg(long, value_name = "DURATION|TIME")]
+    since: Option<Since>,
+    /// How many to show at most
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..))]
+    limit: i64,
+    /// Write a JSON array
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    width: Width,
+}
+
+fn outcomes() -> impl TypedValueParser<Value = Outcome> {
+    PossibleValuesParser::new(Outcome::ALL.map(|outcome| PossibleValue::new(outcome.as_str()).help(outcome.meaning())))
+        .try_map(|text| text.parse::<Outcome>())
+}
+
+/// A point in time, as people give it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Since {
+    Ago(Duration),
+    At(Timestamp),
+}
+
+impl FromStr for Since {
+    type Err = InvalidName;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        humantime::parse_duration(text).map(Self::Ago).or_else(|_| text.parse().map(Self::At)).map_err(
+            |_: InvalidName| InvalidName {
+                what: "time",
+                why: "must be a duration like 90m or 7d, or a time like 2026-11-24T08:00:00Z",
+            },
+        )
+    }
+}
+
+impl Since {
+    fn from(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Ago(ago) => now.plus_micros(i64::try_from(ago.as_micros()).map_or(i64::MIN, |ago| -ago)),
+            Self::At(at) => at,
+        }
+    }
+}
+
+/// Lists deliveries, tells one's story, or writes one's body.
+///
+/// # Errors
+/// [`NameError`] if the id names nothing or several, and whatever the ledger or `out` fails with.
+pub async fn run(args: &Args, ledger: &Ledger, out: &mut dyn Write) -> anyhow::Result<()> {
+    match &args.command {
+        None => list(&args.list, ledger, out).await,
+        Some(Command::Show { id, json: as_json, width }) => {
+            let found = one(ledger, id).await?;
+            let story = ledger.story(found.row).await?.ok_or_else(|| not_found(id))?;
+            if *as_json { json(out, &story) } else { show(&story, *width, out) }
+        }
+        // Needs a reader as well: see [`approve`].
+        Some(Command::Approve { .. }) => Ok(()),
+        Some(Command::Body { id }) => {
+            let found = one(ledger, id).await?;
+            let lacks = "keeps no body: it was ignored, and such deliveries keep none";
+            let body = ledger.body(found.row).await?;
+            let body = body.ok_or_else(|| NameError::Lacking { what: "delivery", name: id.to_string(), lacks })?;
+            Ok(out.write_all(&body)?)
+        }
+    }
+}
+
+async fn list(args: &ListArgs, ledger: &Ledger, out: &mut dyn Write) -> anyhow::Result<()> {
+    let since = match args.since {
+        Some(since) => Some(since.from(ledger.now().await?)),
+        None => None,
+    };
+    let filter = DeliveryFilter {
+        outcome: args.outcome,
+        source: args.source.clone(),
+        event: args.event.clone(),
+        account: args.account.clone(),
+        since,
+        limit: args.limit,
+    };
+    let rows = ledger.deliveries(&filter).await?;
+    if args.json {
+        return json(out, &rows);
+    }
+    if rows.is_empty() {
+        return Ok(writeln!(out, "No such deliveries.")?);
+    }
+    let mut table = Table::new(&["ROW", "RECEIVED", "SOURCE", "EVENT", "OUTCOME"]);
+    for row in &rows {
+        let received = time(row.received_at);
+        let cells = [format!("#{}", row.row), received, row.source.clone(), row.event.clone(), row.outcome.to_string()];
+        let flags = flags(row);
+        let reason = row.reason.as_deref();
+        let note: Vec<&str> = [row.delivery.as_str()].into_iter().chain(flags.as_deref()).chain(reason).collect();
+        table.row(cells, &note.join(" · "));
+    }
+    table.write(out, 0, args.width)?;
+    if i64::try_from(rows.len()).is_ok_and(|count| count == args.limit) {
+        writeln!(out, "\nThe latest {}; --limit shows more.", args.limit)?;
+    }
+    Ok(())
+}
+
+/// What sets a delivery apart: how often it came, and whether it is odd.
+fn flags(row: &DeliveryRow) -> Option<String> {
+    let mut flags = Vec::new();
+    if row.copies != 1 {
+        flags.push(format!("{} copies", row.copies));
+    }
+    match row.replays {
+        0 => {}
+        1 => flags.push("replayed".to_owned()),
+        replays => flags.push(format!("replayed {replays} times")),
+    }
+    if row.repeated {
+        flags.push("the same bytes came before under another id".to_owned());
+    }
+    if row.conflicting {
+        flags.push("the same id came before with other bytes".to_owned());
+    }
+    (!flags.is_empty()).then(|| flags.join(", "))
+}
+
+async fn one(ledger: &Ledger, id: &DeliveryName) -> anyhow::Result<DeliveryRow> {
+    let mut found = ledger.deliveries_named(id).await?;
+    match (found.pop(), found.is_empty()) {
+        (None, _) => Err(not_found(id).into()),
+        (Some(one), true) => Ok(one),
+        (Some(last), false) => {
+            found.push(last);
+            let candidate = |row: &DeliveryRow| (format!("'#{}'", row.row), format!("{} of {}", row.event, row.source));
+            let candidates = found.iter().map(candidate).collect();
+            Err(NameError::Ambiguous { what: "delivery", name: id.to_string(), candidates }.into())
+        }
+    }
+}
+
+fn not_found(id: &DeliveryName) -> NameError {
+    let hint = "`rollcall deliveries` lists what is; it may also still be in the broker";
+    NameError::NotFound { what: "delivery", name: id.to_string(), hint }
+}
+
+fn show(story: &Story, width: Width, out: &mut dyn Write) -> anyhow::Result<()> {
+    let row = &story.delivery;
+    sentence(out, 0, width, &format!("Delivery {} (#{})", row.delivery, row.row))?;
+    let body = story.body_bytes.map_or_else(|| "no body kept".to_owned(), |bytes| format!("{bytes} bytes"));
+    let facts = [
+        ("event", row.event.clone()),
+        ("source", format!("{} ({})", row.source, row.provider)),
+        ("received", time(row.received_at)),
+        ("recorded", time(story.recorded_at)),
+        ("verified by", story.secret.clone()),
+        ("body", format!("{}, {body}", story.media_type)),
+        ("came", flags(row).unwrap_or_else(|| "once".to_owned())),
+    ];
+    for (what, fact) in facts {
+        writeln!(out, "  {what:<11}  {}", plain(&fact))?;
+    }
+    let reason = row.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    sentence(out, 2, width, &format!("{:<11}  {}{reason}", "outcome", row.outcome))?;
+
+    if !story.changes.is_empty() {
+        writeln!(out, "\nWhat it told")?;
+        let mut table = Table::new(&["CHANGE", "ACCOUNT", "SCOPE", "HAPPENED"]);
+        for change in &story.changes {
+            let account = change.account.as_ref().map_or_else(|| "-".to_owned(), account_text);
+            let scope = change.scope.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+            table.row([change.change.clone(), account, scope, time(change.event_time)], "");
+        }
+        table.write(out, 2, width)?;
+    }
+    if !story.effects.is_empty() {
+        writeln!(out, "\nWhat it did")?;
+        let mut table = Table::new(&["ACCOUNT", "CONNECTION", "EFFECT"]);
+        for effect in &story.effects {
+            let connection = effect.connection.clone().unwrap_or_else(|| "-".to_owned());
+            table.row([account_text(&effect.account), connection, effect.effect.to_string()], &why(effect));
+        }
+        table.write(out, 2, width)?;
+    }
+    writeln!(out, "\nWhat became of it")?;
+    let mut table = Table::new(&["SINCE", "OUTCOME"]);
+    for line in &story.history {
+        table.row([time(line.at), line.outcome.to_string()], line.reason.as_deref().unwrap_or_default());
+    }
+    table.write(out, 2, width)?;
+    if !story.attempts.is_empty() {
+        writeln!(out, "\nCalls since then")?;
+        calls(&story.attempts).write(out, 2, width)?;
+    }
+    Ok(())
+}
+
+/// Why an effect is what it is, and the delivery that won if another one did.
+pub(super) fn why(effect: &EffectRow) -> String {
+    let winner =
+        effect.superseded_by.as_ref().map(|winner| format!("superseded by #{} ({})", winner.row, winner.delivery));
+    [winner, effect.reason.clone()].into_iter().flatten().collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,194 @@
+//! A small ledger with one of everything, on a fixed clock: what the tests of listings look at.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind};
+use crate::delivery::{Delivery, Encoding, SecretName, Stamp, Timestamp};
+use crate::ledger::Ledger;
+use crate::ledger::record::{Entry, Placed, Reading, Record};
+use crate::ledger::work::{Attempt, Held, Lease, Settled, Settlement};
+use crate::target::{ConnectionRef, FailureClass, IdentityRef, LinkStatus, PersonId};
+
+/// 2026-11-24T08:00:00Z.
+const START: Timestamp = Timestamp(1_795_507_200_000_000);
+const LEASE: Duration = Duration::from_secs(60);
+
+/// The ledger, and the folder that it lives in.
+pub(crate) struct Sample {
+    pub(crate) ledger: Ledger,
+    _folder: tempfile::TempDir,
+    sequence: u64,
+}
+
+/// The minutes after the start.
+fn minute(minutes: i64) -> Timestamp {
+    START.plus_micros(minutes * 60_000_000)
+}
+
+fn account(id: &str, login: &str) -> Account {
+    let key = AccountKey { provider: "github".into(), host: "github.com".into(), id: id.into() };
+    Account { key, node_id: None, login: Some(login.into()), email: None, kind: AccountKind::Person }
+}
+
+fn org() -> Scope {
+    Scope::top(ScopeKind::Org, "1", Some("acme".into()))
+}
+
+impl Sample {
+    async fn empty() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path()).await.unwrap();
+        Self { ledger, _folder: folder, sequence: 0 }
+    }
+
+    /// The ledger of the stories below.
+    pub(crate) async fn new() -> Self {
+        let mut sample = Self::empty().await;
+        let joined = |id, login| (account(id, login), org(), AccessKind::Gained);
+
+        // Octocat joins, in two copies; the platform is told.
+        for _ in 0..2 {
+            sample.told(0, "join-1", "organization.member_added", joined("583231", "octocat")).await;
+        }
+        let lease = sample.lease(1).await;
+        let version = sample.intend(&lease, LinkStatus::Linked(PersonId(518))).await;
+        sample.attempt(&lease, Some(200), None, None).await;
+        let done = sample.settlement(Settled::Applied, Some(LinkStatus::Linked(PersonId(518))), None);
+        sample.settle(&lease, version, done).await;
+
+        // An older copy of the story arrives late; a repository is lost, which isn't leaving.
+        sample.told(-30, "late-1", "organization.member_added", joined("583231", "octocat")).await;
+        let web = org().part(ScopeKind::Repo, "7", Some("acme/web".into()));
+        let lost = (account("583231", "octocat"), web, AccessKind::Lost);
+        sample.told(3, "left-repo", "member.removed", lost).await;
+        let lease = sample.lease(3).await;
+        let unchanged = sample.settlement(Settled::Unchanged, Some(LinkStatus::Linked(PersonId(518))), None);
+        let version = sample.version(&lease).await;
+        sample.settle(&lease, version, unchanged).await;
+
+        // Two accounts have had the login mona; nobody knows whose the second one is.
+        sample.told(4, "join-2", "organization.member_added", joined("7", "mona")).await;
+        sample
+            .told(4, "left-2", "organization.member_removed", (account("7", "mona-old"), org(), AccessKind::Lost))
+            .await;
+        let lease = sample.lease(5).await;
+        let version = sample.version(&lease).await;
+        let settlement = Settlement {
+            desired: Some(LinkStatus::Unlinked),
+            actual: Some(LinkStatus::Unlinked),
+            ..sample.settlement(Settled::Unchanged, None, Some("the platform had it already"))
+        };
+        sample.settle(&lease, version, settlement).await;
+        sample.told(6, "join-3", "organization.member_added", joined("77", "mona")).await;
+        let lease = sample.lease(6).await;
+        let version = sample.version(&lease).await;
+        let settlement = Settlement {
+            due_at: Some(minute(66)),
+            identity: None,
+            ..sample.settlement(Settled::Waiting, None, Some("nobody knows whose account it is"))
+        };
+        sample.settle(&lease, version, settlement).await;
+
+        // A call for hubber isn't answered.
+        sample.told(7, "join-4", "organization.member_added", joined("9", "hubber")).await;
+        let lease = sample.lease(7).await;
+        let version = sample.intend(&lease, LinkStatus::Linked(PersonId(77))).await;
+        sample.attempt(&lease, Some(500), Some(FailureClass::Transient), Some("Internal server error")).await;
+        let settlement = Settlement {
+            desired: Some(LinkStatus::Linked(PersonId(77))),
+            keep_intent: true,
+            due_at: Some(minute(9)),
+            ..sample.settlement(Settled::Failed, None, Some("500: Internal server error"))
+        };
+        sample.settle(&lease, version, settlement).await;
+
+        // Two that aren't about anybody.
+        sample.record(8, "star-1", "star.created", Reading::Ignored("it says nothing about access".into())).await;
+        let misshapen = Reading::Parked("organization.login: missing field".into());
+        sample.record(8, "odd-1", "organization.member_added", misshapen).await;
+        sample.clock(minute(10)).await;
+        sample
+    }
+
+    /// Stops the database's clock at a time.
+    async fn clock(&self, at: Timestamp) {
+        let mut tx = self.ledger.begin().await.unwrap();
+        sqlx::query("CREATE TABLE IF NOT EXISTS stopped (now_us BIGINT)").execute(&mut *tx).await.unwrap();
+        sqlx::query("DELETE FROM stopped").execute(&mut *tx).await.unwrap();
+        sqlx::query("INSERT INTO stopped VALUES ($1)").bind(at.micros()).execute(&mut *tx).await.unwrap();
+        sqlx::query("DROP VIEW clock").execute(&mut *tx).await.unwrap();
+        sqlx::query("CREATE VIEW clock AS SELECT now_us FROM stopped").execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn told(&mut self, minutes: i64, id: &str, event: &str, what: (Account, Scope, AccessKind)) {
+        let (account, scope, kind) = what;
+        let placed = Placed {
+            change: Change::Access { account, scope, kind },
+            connection: Some(ConnectionRef::Id(12)),
+            host: "github.com".into(),
+            top_is_root: true,
+            mass_change_limit: 50,
+        };
+        self.record(minutes, id, event, Reading::Told { changes: vec![placed], note: None }).await;
+    }
+
+    async fn record(&mut self, minutes: i64, id: &str, event: &str, reading: Reading) {
+        self.sequence += 1;
+        let delivery = Delivery {
+            source: "acme-github".parse().unwrap(),
+            provider: "github".into(),
+            id: id.parse().unwrap(),
+            event: event.parse().unwrap(),
+            encoding: Encoding::Json,
+            received_at: minute(minutes),
+            secret: SecretName("env:GITHUB_WEBHOOK_SECRET".into()),
+            stamp: Some(Stamp { run: Uuid::nil(), sequence: self.sequence }),
+            replay: None,
+            body: format!("{{\"delivery\":\"{id}\"}}").into_bytes().into(),
+        };
+        self.clock(minute(minutes.max(0))).await;
+        let entry = Entry { delivery, reading, approved: false };
+        self.ledger.record(&[Record::Delivery(Box::new(entry))]).await.unwrap();
+    }
+
+    async fn lease(&self, minutes: i64) -> Lease {
+        self.clock(minute(minutes)).await;
+        self.ledger.take_due("worker", LEASE, 1).await.unwrap().pop().unwrap()
+    }
+
+    async fn version(&self, lease: &Lease) -> i64 {
+        self.ledger.view(lease, &[]).await.unwrap().version
+    }
+
+    async fn intend(&self, lease: &Lease, wanted: LinkStatus) -> i64 {
+        let version = self.version(lease).await;
+        assert_eq!(self.ledger.intend(lease, version, wanted, LEASE).await.unwrap(), Held::Written);
+        version
+    }
+
+    async fn attempt(&self, lease: &Lease, answer: Option<u16>, failure: Option<FailureClass>, message: Option<&str>) {
+        let wanted = self.ledger.view(lease, &[]).await.unwrap().intent.map(|(wanted, _)| wanted);
+        let duration = Duration::from_millis(120);
+        let attempt = Attempt { operation: "connect", wanted, answer, failure, duration, message };
+        self.ledger.attempt(lease, attempt).await.unwrap();
+    }
+
+    fn settlement(&self, result: Settled, status: Option<LinkStatus>, reason: Option<&str>) -> Settlement {
+        Settlement {
+            result,
+            reason: reason.map(ToOwned::to_owned),
+            desired: status,
+            actual: status,
+            identity: Some(IdentityRef(9001)),
+            keep_intent: false,
+            due_at: None,
+        }
+    }
+
+    async fn settle(&self, lease: &Lease, version: i64, settlement: Settlement) {
+        assert_eq!(self.ledger.settle(lease, version, &settlement).await.unwrap(), Held::Written);
+    }
+}

@@ -1,0 +1,51 @@
+//! The tables of the documentation are what the code says. `ROLLCALL_BLESS=1 cargo test --test it docs -- --test-threads=1`
+//! writes them anew.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use rollcall::config;
+use rollcall::demo::story::Story;
+use rollcall::ledger::outcome::Outcome;
+
+#[test]
+fn the_readme_lists_every_key_of_the_configuration() {
+    let mut table = "| key | default | meaning |\n|---|---|---|\n".to_owned();
+    for key in config::keys() {
+        let default = key.default.map_or_else(String::new, |default| format!("`{default}`"));
+        writeln!(table, "| `{}` | {default} | {} |", key.path(), key.meaning).unwrap();
+    }
+    hold("README.md", "configuration", &table);
+}
+
+#[test]
+fn the_readme_tells_what_each_outcome_means() {
+    let mut table = "| outcome | meaning |\n|---|---|\n".to_owned();
+    for outcome in Outcome::ALL {
+        writeln!(table, "| `{outcome}` | {} |", outcome.meaning()).unwrap();
+    }
+    hold("README.md", "outcomes", &table);
+}
+
+#[test]
+fn the_stories_are_told_as_they_are_tested() {
+    let mut table = "| what happens | in the end | because |\n|---|---|---|\n".to_owned();
+    for story in Story::all().unwrap() {
+        writeln!(table, "| {} | {} | {} |", story.title, story.expect.as_str(), story.because).unwrap();
+    }
+    hold("deploy/docs/decisions.md", "stories", &table);
+}
+
+/// Holds the part of a file between two marks to what it should be.
+fn hold(file: &str, mark: &str, table: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (open, close) = (format!("<!-- {mark} -->\n"), format!("<!-- /{mark} -->"));
+    let (before, rest) = text.split_once(&open).expect("the opening mark");
+    let (held, after) = rest.split_once(&close).expect("the closing mark");
+    if std::env::var_os("ROLLCALL_BLESS").is_some() {
+        std::fs::write(&path, format!("{before}{open}{table}{close}{after}")).unwrap();
+    } else {
+        assert_eq!(held, table, "{file}: the table {mark} isn't what the code says; ROLLCALL_BLESS=1 writes it anew");
+    }
+}
