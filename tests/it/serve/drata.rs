@@ -34,7 +34,7 @@ async fn an_account_is_parked_with_dratas_message_when_its_attempts_are_used_up(
 
     let ledger = site.ledger().await;
     let reason = becomes(&ledger, &join.id, Outcome::Parked).await;
-    assert_eq!(reason, "after 3 attempts: connect: 500: Internal Server Error (code 10010)");
+    assert_eq!(reason, "after 3 attempts: connect: 500: Drata answered 500: Internal Server Error");
     assert_eq!(site.connects(ACCOUNT).len(), 3);
 
     // Nobody else suffers, and the parked one is left alone.

@@ -38,11 +38,11 @@ fn duration_without_unit(site: &mut Site) {
 }
 
 #[rstest]
-#[case(unknown_key, "retry.atempts", "retry.attempts")]
+#[case(unknown_key, "retry.atempts", "did you mean `attempts`?")]
 #[case(no_choice_about_lost_access, "source[acme-github].on_access_lost", "\"unlink\"")]
 #[case(unknown_provider, "source[acme-github].provider", "github")]
 #[case(url_of_another_kind, "drata.base_url", "https://")]
-#[case(no_url_at_all, "drata.base_url", "")]
+#[case(no_url_at_all, "drata.base_url", "URL")]
 #[case(broker_of_another_kind, "broker.url", "amqp")]
 #[case(duration_without_unit, "drata.timeout", "\"8s\"")]
 #[tokio::test]
@@ -75,8 +75,9 @@ async fn a_source_without_its_secret_is_refused(#[case] secret: Option<&str>, #[
     let ended = site.start_with(&environment).ended().await;
     drop(taken);
     assert_eq!(ended.code, Some(2), "{ended:?}");
-    assert!(ended.log.contains("source[acme-github].secrets[0]"), "{}", ended.log);
-    assert!(ended.log.contains("env:GITHUB_WEBHOOK_SECRET") && ended.log.contains(why), "{}", ended.log);
+    let place =
+        format!("{}: source[acme-github].secrets[0]: env:GITHUB_WEBHOOK_SECRET: ", site.config_file().display());
+    assert!(ended.log.contains(&place) && ended.log.contains(why), "{}", ended.log);
 }
 
 #[tokio::test]
@@ -86,7 +87,7 @@ async fn a_missing_api_key_is_refused() {
     let ended = site.start_with(&[("GITHUB_WEBHOOK_SECRET", SECRET.to_owned())]).ended().await;
     drop(taken);
     assert_eq!(ended.code, Some(2), "{ended:?}");
-    assert!(ended.log.contains("drata.api_key") && ended.log.contains("env:DRATA_API_KEY"), "{}", ended.log);
+    assert!(ended.log.contains("drata.api_key: env:DRATA_API_KEY: "), "{}", ended.log);
 }
 
 /// Takes both ports away. Binding one would fail with another exit code than a wrong configuration does.
@@ -126,6 +127,7 @@ async fn a_broker_out_of_reach_keeps_deliveries_away_and_the_process_up() {
     let mut site = Site::new(Carrier::Embedded, 1).await;
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     site.set("broker", "url", format!("amqp://guest:guest@{nobody}/%2f"));
+    site.set("broker", "confirm_timeout", "500ms");
     site.set("broker", "publish_timeout", "500ms");
     let (process, at) = site.serve().await;
 
