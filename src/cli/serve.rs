@@ -5,7 +5,7 @@ use secrecy::SecretString;
 use super::{Exit, Place, say};
 use crate::app::{self, FolderLock, ReadySource, Setup, StartError};
 use crate::broker::rabbitmq;
-use crate::config::Settings;
+use crate::config::{SecretRef, Settings};
 use crate::delivery::Timestamp;
 use crate::drata::{self, Client};
 use crate::ledger::Ledger;
@@ -36,7 +36,11 @@ pub(super) async fn run(_: Args, place: &Place) -> anyhow::Result<Exit> {
         .sources
         .iter()
         .map(|source| {
-            let secrets = source.secrets.iter().map(|secret| secret.resolve(&place.env)).collect::<Result<_, _>>()?;
+            let resolve = |(n, secret): (usize, &SecretRef)| {
+                let key = || format!("source[{}].secrets[{n}]", source.settings.name);
+                secret.resolve(&place.env).map_err(|error| settings.needed_for(&key(), error))
+            };
+            let secrets = source.secrets.iter().enumerate().map(resolve).collect::<Result<_, _>>()?;
             ReadySource::new(source.clone(), secrets)
         })
         .collect::<Result<Vec<_>, StartError>>()?;
@@ -45,7 +49,8 @@ pub(super) async fn run(_: Args, place: &Place) -> anyhow::Result<Exit> {
         Some(file) => People::read(file).map_err(StartError::People)?,
         None => People::default(),
     };
-    let broker_url = settings.broker.url.as_ref().map(|url| url.resolve(&place.env)).transpose()?;
+    let broker_url = settings.broker.url.as_ref().map(|url| url.resolve(&place.env)).transpose();
+    let broker_url = broker_url.map_err(|error| settings.needed_for("broker.url", error))?;
 
     let _lock = FolderLock::take(&settings.data_dir)?;
     let ledger = Ledger::open(&settings.data_dir).await.map_err(StartError::Ledger)?;
@@ -118,7 +123,8 @@ pub(super) async fn run(_: Args, place: &Place) -> anyhow::Result<Exit> {
 }
 
 fn client(settings: &Settings, place: &Place) -> Result<Client, StartError> {
-    let key = settings.drata.api_key.as_ref().ok_or(StartError::NoApiKey)?.resolve(&place.env)?;
+    let key = settings.drata.api_key.as_ref().ok_or(StartError::NoApiKey)?;
+    let key = key.resolve(&place.env).map_err(|error| settings.needed_for("drata.api_key", error))?;
     Ok(Client::new(
         drata::Settings {
             requests_per_minute: settings.drata.requests_per_minute,

@@ -91,6 +91,14 @@ impl Settings {
         }
         Ok(())
     }
+
+    /// Says for which key a secret can't be read: a reference knows only where the secret should be.
+    #[must_use]
+    pub fn needed_for(&self, key: &str, error: ConfigError) -> ConfigError {
+        let told =
+            |problem: Problem| Problem::new(&self.origin, key, format!("{}: {}", problem.origin, problem.message));
+        ConfigError { problems: error.problems.into_iter().map(told).collect() }
+    }
 }
 
 /// [`DEFAULT_FILE`], if it is there.

@@ -49,6 +49,8 @@ pub struct View {
     pub identity: Option<IdentityRef>,
     /// What was sent and never answered, and when.
     pub intent: Option<(LinkStatus, Timestamp)>,
+    /// What was sent last for what is owed, if it was answered with a transient failure: it may have been done.
+    pub doubted: Option<LinkStatus>,
     /// Transient failures so far.
     pub attempts: i64,
     /// The time of the reading, by the database's clock.
@@ -203,7 +205,10 @@ impl Ledger {
         let row = sqlx::query(
             "SELECT statuses.version, statuses.connection, statuses.actual, statuses.identity, statuses.intent, \
              statuses.intent_at, statuses.attempts, accounts.id, accounts.provider, accounts.host, accounts.stable, \
-             accounts.node_id, accounts.login, accounts.email, accounts.kind FROM statuses JOIN accounts ON accounts.id = statuses.account WHERE statuses.id = $1",
+             accounts.node_id, accounts.login, accounts.email, accounts.kind, \
+             (SELECT CASE WHEN attempts.result = 'transient' THEN attempts.wanted END FROM attempts \
+             WHERE attempts.status = statuses.id AND attempts.operation = 'connect' \
+             AND attempts.at >= statuses.owed_since ORDER BY attempts.id DESC LIMIT 1) AS doubted FROM statuses JOIN accounts ON accounts.id = statuses.account WHERE statuses.id = $1",
         )
         .bind(lease.status)
         .fetch_one(&mut *tx)
@@ -226,6 +231,10 @@ impl Ledger {
             intent: match (intent, intent_at) {
                 (Some(intent), Some(at)) => status_of(&intent)?.map(|status| (status, Timestamp(at))),
                 _ => None,
+            },
+            doubted: match row.try_get::<Option<String>, _>("doubted")? {
+                Some(sent) => status_of(&sent)?,
+                None => None,
             },
             attempts: row.try_get("attempts")?,
             now,

@@ -145,6 +145,7 @@ mod tests {
             actual: None,
             identity: None,
             intent: None,
+            doubted: None,
             attempts: 0,
             now: Timestamp(0),
         }

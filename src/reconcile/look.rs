@@ -268,9 +268,11 @@ impl<'a> Look<'a> {
     /// Sets a status unless it is there already.
     async fn bring(&mut self, wanted: LinkStatus) -> Result<Gone, Stop> {
         if self.actual == Some(wanted) {
-            let ours = self.unanswered && self.view.intent.is_some_and(|(intent, _)| intent == wanted);
-            return Err(if ours {
+            let unanswered = self.unanswered && self.view.intent.is_some_and(|(intent, _)| intent == wanted);
+            return Err(if unanswered {
                 self.end(Settled::Applied, "an earlier request had done it, though its answer was lost", None)
+            } else if self.view.doubted == Some(wanted) {
+                self.end(Settled::Applied, "an earlier request had done it, though it was answered with an error", None)
             } else {
                 self.unchanged(format!("it is {wanted} already"))
             });

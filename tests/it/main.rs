@@ -5,3 +5,4 @@
 mod broker;
 mod docs;
 mod harness;
+mod serve;

@@ -1,6 +1,10 @@
 //! What the tests need around rollcall: services, and waiting for things without guessing how long they take.
 
+pub(crate) mod chaos;
+pub(crate) mod github;
+pub(crate) mod process;
 pub(crate) mod rabbitmq;
+pub(crate) mod site;
 
 use std::future::Future;
 use std::time::Duration;
@@ -11,7 +15,7 @@ use tokio::time::{Instant, sleep};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until the condition holds.
-pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition().await {
         assert!(Instant::now() < deadline, "waited in vain until {what}");

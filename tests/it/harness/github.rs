@@ -1,0 +1,149 @@
+//! GitHub's side: things happen to accounts in an organisation, and GitHub posts a signed delivery for each.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::HeaderMap;
+use rollcall::delivery::{DeliveryId, SecretName, Timestamp};
+use rollcall::outbound;
+use rollcall::provider::{self, Invention, Secret, Signer, SourceSettings};
+use url::Url;
+use uuid::Uuid;
+
+/// The secret that GitHub and the source share.
+pub(crate) const SECRET: &str = "not a secret, only a test's";
+
+/// The organisation in which everything happens.
+pub(crate) const ORGANIZATION: (&str, &str) = ("acme", "4201");
+
+/// An invented account, by its number: everything about it follows from that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Account(pub(crate) i64);
+
+impl Account {
+    pub(crate) fn login(self) -> String {
+        format!("dev-{}", self.0)
+    }
+
+    /// GitHub's id of it.
+    pub(crate) fn id(self) -> String {
+        (2000 + self.0).to_string()
+    }
+
+    /// Drata's row for it.
+    pub(crate) const fn identity(self) -> i64 {
+        9000 + self.0
+    }
+
+    /// The person whose account it is.
+    pub(crate) const fn person(self) -> i64 {
+        500 + self.0
+    }
+
+    /// That person's e-mail address.
+    pub(crate) fn email(self) -> String {
+        format!("{}@acme.example", self.login())
+    }
+}
+
+/// A delivery that can be posted, as often as one likes.
+#[derive(Clone, Debug)]
+pub(crate) struct Posted {
+    pub(crate) id: DeliveryId,
+    pub(crate) account: Account,
+    /// Whether the account has access after it.
+    pub(crate) joined: bool,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+/// What GitHub was answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) retry_after: Option<String>,
+}
+
+/// GitHub. Its clock moves by a second with everything that happens, and stays behind ours.
+pub(crate) struct GitHub {
+    signer: Box<dyn Signer>,
+    http: reqwest::Client,
+    began: Timestamp,
+    happened: AtomicU64,
+}
+
+impl GitHub {
+    pub(crate) fn new() -> Self {
+        let settings = SourceSettings {
+            name: "acme-github".parse().unwrap(),
+            host: "github.com".to_owned(),
+            roots: Vec::new(),
+            sightings: false,
+            verify: None,
+            header: None,
+            own: toml::Table::new(),
+        };
+        let secret = Secret { name: SecretName("test".into()), value: SECRET.into() };
+        let anywhere = "http://127.0.0.1/".parse().unwrap();
+        Self {
+            signer: (provider::find("github").unwrap().signer)(&settings, secret).unwrap(),
+            http: outbound::builder(&anywhere, Duration::from_secs(10)).unwrap().build().unwrap(),
+            began: Timestamp::now().plus_micros(-3_600_000_000),
+            happened: AtomicU64::new(0),
+        }
+    }
+
+    /// Somebody joins the organisation.
+    pub(crate) fn join(&self, account: Account) -> Posted {
+        self.happens(account, true)
+    }
+
+    /// Somebody leaves it.
+    pub(crate) fn leave(&self, account: Account) -> Posted {
+        self.happens(account, false)
+    }
+
+    fn happens(&self, account: Account, joined: bool) -> Posted {
+        let number = self.happened.fetch_add(1, Ordering::Relaxed);
+        let at = self.began.plus(Duration::from_secs(number));
+        let event = if joined { "organization.member_added" } else { "organization.member_removed" };
+        let (root, root_id) = ORGANIZATION;
+        let draft = self.signer.invent(&Invention {
+            id: Some(time_based(at, number).to_string()),
+            event: event.to_owned(),
+            login: account.login(),
+            account_id: account.id(),
+            root: root.to_owned(),
+            root_id: root_id.to_owned(),
+            part: None,
+            part_id: None,
+        });
+        let draft = draft.unwrap();
+        let request = self.signer.sign(&draft, at).unwrap();
+        Posted { id: draft.id.parse().unwrap(), account, joined, headers: request.headers, body: request.body }
+    }
+
+    /// Posts a delivery. None if there was no answer.
+    pub(crate) async fn post(&self, to: &Url, delivery: &Posted) -> Option<Answer> {
+        let request = self.http.post(to.clone()).headers(delivery.headers.clone()).body(delivery.body.clone());
+        let response = request.send().await.ok()?;
+        let retry_after = response.headers().get("Retry-After").map(|value| value.to_str().unwrap().to_owned());
+        Some(Answer { status: response.status().as_u16(), retry_after })
+    }
+
+    /// Posts a delivery, which has to be taken.
+    pub(crate) async fn accepted(&self, to: &Url, delivery: &Posted) {
+        let answer = self.post(to, delivery).await.expect("an answer");
+        assert_eq!(answer.status, 202, "{answer:?}");
+    }
+}
+
+/// A UUID of version 1, as GitHub's delivery ids are: the time of the event, made unique by a number.
+fn time_based(at: Timestamp, number: u64) -> Uuid {
+    let micros = u64::try_from(at.micros()).unwrap();
+    let nanos = u32::try_from(micros % 1_000_000 * 1_000).unwrap();
+    let time = uuid::Timestamp::from_unix(uuid::NoContext, micros / 1_000_000, nanos);
+    let [.., a, b, c, d] = number.to_be_bytes();
+    // The first byte marks an address that belongs to no network card.
+    Uuid::new_v1(time, &[0x03, 0, a, b, c, d])
+}

@@ -1,0 +1,115 @@
+//! The built binary as a process of its own: started, asked, told to end, killed.
+//!
+//! It knows nothing of what the process does: only its exit code, what it prints and what it logs.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::Value;
+use tokio::process::{Child, Command};
+use url::Url;
+
+use super::{soon, until};
+
+/// A process that was started. Dropping it kills it.
+pub(crate) struct Process {
+    child: Child,
+    output: PathBuf,
+    log: PathBuf,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// None if a signal has killed it.
+    pub(crate) code: Option<i32>,
+    /// What it wrote to standard output.
+    pub(crate) output: String,
+    /// What it wrote to standard error.
+    pub(crate) log: String,
+}
+
+/// Where a process that serves can be reached.
+#[derive(Clone, Debug)]
+pub(crate) struct Addresses {
+    pub(crate) webhook: Url,
+    pub(crate) admin: Url,
+}
+
+impl Process {
+    /// Starts `rollcall` with these arguments and nothing but this environment; what it writes goes into the folder.
+    pub(crate) fn start(folder: &Path, arguments: &[&str], environment: &[(&str, String)]) -> Self {
+        let name = format!("{:08x}", fastrand::u32(..));
+        let (output, log) = (folder.join(format!("{name}.out")), folder.join(format!("{name}.log")));
+        let child = Command::new(env!("CARGO_BIN_EXE_rollcall"))
+            .args(arguments)
+            .current_dir(folder)
+            .env_clear()
+            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(File::create(&output).unwrap())
+            .stderr(File::create(&log).unwrap())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        Self { child, output, log }
+    }
+
+    /// Waits until it serves: its log says where health is, its standard output where webhooks go.
+    pub(crate) async fn ready(&mut self) -> Addresses {
+        let mut found = None;
+        until("the process is ready", async || {
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none(), "it ended instead of getting ready: {}", read(&self.log));
+            found = addresses(&read(&self.output), &read(&self.log));
+            found.is_some()
+        })
+        .await;
+        found.unwrap()
+    }
+
+    /// Asks it to end, as a service manager does.
+    pub(crate) async fn terminate(&self) {
+        let process = self.child.id().expect("a process that runs").to_string();
+        let sent = Command::new("/bin/sh").args(["-c", "kill -TERM \"$0\"", &process]).status().await.unwrap();
+        assert!(sent.success());
+    }
+
+    /// Kills it, as a power cut would, and waits until it is gone.
+    pub(crate) async fn kill(mut self) {
+        soon("the end of a killed process", self.child.kill()).await.unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(mut self) -> Ended {
+        let status = soon("the end of the process", self.child.wait()).await.unwrap();
+        Ended { code: status.code(), output: read(&self.output), log: read(&self.log) }
+    }
+
+    /// Asks it to end, and waits for it.
+    pub(crate) async fn stop(self) -> Ended {
+        self.terminate().await;
+        self.ended().await
+    }
+}
+
+impl Drop for Process {
+    #[expect(clippy::print_stderr, reason = "a failed test shows what the process said")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the process said:\n{}{}", read(&self.output), read(&self.log));
+        }
+    }
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+fn addresses(output: &str, log: &str) -> Option<Addresses> {
+    let webhook = output.lines().find_map(|line| line.split_once(": POST "))?.1.parse().ok()?;
+    let ready = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let admin = ready.into_iter().find(|line| line["message"] == "ready")?["admin"].as_str()?.to_owned();
+    Some(Addresses { webhook, admin: format!("http://{admin}/").parse().ok()? })
+}

@@ -1,0 +1,233 @@
+//! A site that runs rollcall: a folder with its configuration and its data, Drata's stand-in, and a broker. Processes
+//! come and go on it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rollcall::delivery::DeliveryId;
+use rollcall::ledger::Ledger;
+use rollcall::ledger::outcome::Outcome;
+use rollcall::outbound;
+use rollcall::sandbox::{Fault, Identity, Options, Person, Sandbox, Seen};
+use rollcall::shutdown::Tasks;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use toml::Table;
+use url::Url;
+
+use super::github::{Account, GitHub, ORGANIZATION, SECRET};
+use super::process::{Addresses, Process};
+use super::rabbitmq::Names;
+use super::{rabbitmq, until};
+
+/// The name of the only source.
+pub(crate) const SOURCE: &str = "acme-github";
+
+/// What carries the deliveries.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Carrier {
+    Embedded,
+    RabbitMq,
+}
+
+/// The site.
+pub(crate) struct Site {
+    /// What the next process is started with.
+    pub(crate) config: Table,
+    pub(crate) drata: Sandbox,
+    pub(crate) github: GitHub,
+    names: Option<Names>,
+    folder: TempDir,
+    http: reqwest::Client,
+    _drata_tasks: Tasks,
+}
+
+impl Site {
+    /// A site with so many people. Each has an account, which nobody has linked yet; Drata knows all of them.
+    pub(crate) async fn new(carrier: Carrier, people: i64) -> Self {
+        let accounts = || (1..=people).map(Account);
+        let drata = Sandbox::new(Options {
+            people: Some(accounts().map(person_of).collect()),
+            identities: Some(accounts().map(identity_of).collect()),
+            requests_per_minute: None,
+            ..Options::default()
+        });
+        let drata_tasks = Tasks::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base_url: Url = format!("http://{}/public", listener.local_addr().unwrap()).parse().unwrap();
+        drata_tasks.spawn(drata.clone().serve(listener, drata_tasks.token().clone()));
+
+        let folder = tempfile::Builder::new().prefix("rollcall-site-").tempdir().unwrap();
+        let mut site = Self {
+            config: config(&base_url),
+            drata,
+            github: GitHub::new(),
+            names: None,
+            http: outbound::builder(&base_url, Duration::from_secs(10)).unwrap().build().unwrap(),
+            folder,
+            _drata_tasks: drata_tasks,
+        };
+        site.write_people(accounts().map(|account| (account, account.email())));
+        if let Carrier::RabbitMq = carrier {
+            let url = rabbitmq::url().await;
+            site.carried_by(&url, Names::new(&url));
+        }
+        site
+    }
+
+    /// Lets the deliveries go through RabbitMQ at that address. The names are removed in the end.
+    pub(crate) fn carried_by(&mut self, url: &str, names: Names) {
+        let broker = table(&mut self.config, "broker");
+        broker.insert("url".to_owned(), url.into());
+        broker.insert("prefix".to_owned(), names.prefix.clone().into());
+        self.names = Some(names);
+    }
+
+    /// Sets a key of a section.
+    pub(crate) fn set(&mut self, section: &str, key: &str, value: impl Into<toml::Value>) {
+        table(&mut self.config, section).insert(key.to_owned(), value.into());
+    }
+
+    /// The table of the only source.
+    pub(crate) fn source(&mut self) -> &mut Table {
+        self.config["source"][0].as_table_mut().unwrap()
+    }
+
+    /// Writes the people map anew.
+    pub(crate) fn write_people(&self, rows: impl IntoIterator<Item = (Account, String)>) {
+        let rows: String =
+            rows.into_iter().map(|(account, person)| format!("github:#{},{person}\n", account.id())).collect();
+        std::fs::write(self.folder.path().join("people.csv"), format!("account,person\n{rows}")).unwrap();
+    }
+
+    /// Starts a process and doesn't wait for anything.
+    pub(crate) fn start(&self) -> Process {
+        self.start_with(&[("GITHUB_WEBHOOK_SECRET", SECRET.to_owned()), ("DRATA_API_KEY", "a key".to_owned())])
+    }
+
+    /// Starts a process in this environment.
+    pub(crate) fn start_with(&self, environment: &[(&str, String)]) -> Process {
+        let file = self.config_file();
+        std::fs::write(&file, self.config.to_string()).unwrap();
+        Process::start(self.folder.path(), &["--config", file.to_str().unwrap(), "serve"], environment)
+    }
+
+    /// Starts a process and waits until it serves.
+    pub(crate) async fn serve(&self) -> (Process, Addresses) {
+        let mut process = self.start();
+        let addresses = process.ready().await;
+        (process, addresses)
+    }
+
+    pub(crate) fn config_file(&self) -> PathBuf {
+        self.folder.path().join("rollcall.toml")
+    }
+
+    /// The ledger, to look at, whether or not a process runs.
+    pub(crate) async fn ledger(&self) -> Ledger {
+        Ledger::open(&self.folder.path().join("data")).await.unwrap()
+    }
+
+    /// Breaks Drata in these ways, and in no others.
+    pub(crate) fn break_drata(&self, rules: &[&str]) {
+        self.drata.set_faults(rules.iter().map(|rule| rule.parse::<Fault>().unwrap()).collect());
+    }
+
+    /// What Drata was asked to set an account's status to, in order.
+    pub(crate) fn connects(&self, account: Account) -> Vec<Seen> {
+        let path = format!("/user-identities/version-control/{}/connect", account.identity());
+        self.drata.requests().into_iter().filter(|seen| seen.path == path).collect()
+    }
+
+    /// Whether Drata has the account linked to its person.
+    pub(crate) fn is_linked(&self, account: Account) -> bool {
+        self.drata.linked(account.identity()) == Some(account.person())
+    }
+
+    /// Asks the admin listener.
+    pub(crate) async fn ask(&self, at: &Addresses, path: &str) -> (u16, Value) {
+        let response = self.http.get(at.admin.join(path).unwrap()).send().await.unwrap();
+        let status = response.status().as_u16();
+        let text = response.text().await.unwrap();
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+}
+
+/// What became of a delivery, if anything has yet.
+pub(crate) async fn outcome(ledger: &Ledger, id: &DeliveryId) -> Option<(Outcome, String)> {
+    let (outcome, reason) = ledger.outcome_of(&SOURCE.parse().unwrap(), id).await.unwrap()?;
+    Some((outcome, reason.unwrap_or_default()))
+}
+
+/// Waits until a delivery has this outcome, and returns the reason.
+pub(crate) async fn becomes(ledger: &Ledger, id: &DeliveryId, expected: Outcome) -> String {
+    let mut reason = None;
+    until(&format!("the delivery {id} is {expected}"), async || {
+        reason = outcome(ledger, id).await.filter(|(outcome, _)| *outcome == expected);
+        reason.is_some()
+    })
+    .await;
+    reason.unwrap().1
+}
+
+/// Whether the ledger has a delivery and is done with it.
+pub(crate) async fn is_settled(ledger: &Ledger, id: &DeliveryId) -> bool {
+    outcome(ledger, id).await.is_some_and(|(outcome, _)| outcome != Outcome::Pending)
+}
+
+/// The person whose account it is, as Drata knows them.
+pub(crate) fn person_of(account: Account) -> Person {
+    Person {
+        id: account.person(),
+        email: account.email(),
+        first_name: account.login(),
+        last_name: String::new(),
+        employment_status: "CURRENT_EMPLOYEE".to_owned(),
+    }
+}
+
+/// Drata's row for an account that nobody has linked yet.
+pub(crate) fn identity_of(account: Account) -> Identity {
+    Identity {
+        id: account.identity(),
+        identity_id: account.id(),
+        username: account.login(),
+        connection_id: 12,
+        client_type: "GITHUB".to_owned(),
+        ..Identity::default()
+    }
+}
+
+fn table<'a>(config: &'a mut Table, section: &str) -> &'a mut Table {
+    config.entry(section).or_insert_with(|| Table::new().into()).as_table_mut().unwrap()
+}
+
+/// Quick retries and short time-outs; else as it is by default.
+fn config(drata: &Url) -> Table {
+    let (organization, _) = ORGANIZATION;
+    let text = format!(
+        r#"
+        data_dir = "data"
+        ingress = {{ listen = "127.0.0.1:0", shutdown_grace = "2s" }}
+        admin = {{ listen = "127.0.0.1:0" }}
+        log = {{ format = "json" }}
+        people = {{ file = "people.csv" }}
+        retry = {{ first = "50ms", max = "200ms", waiting = "200ms" }}
+
+        [drata]
+        base_url = "{drata}"
+        api_key = {{ env = "DRATA_API_KEY" }}
+        requests_per_minute = 60000
+        timeout = "1s"
+
+        [[source]]
+        name = "{SOURCE}"
+        provider = "github"
+        secrets = [{{ env = "GITHUB_WEBHOOK_SECRET" }}]
+        on_access_lost = "unlink"
+        scopes = ["org:{organization}"]
+        "#
+    );
+    text.parse().unwrap()
+}

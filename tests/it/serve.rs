@@ -1,0 +1,8 @@
+//! `rollcall serve` as a user runs it: the built binary in a process of its own, between GitHub and Drata's stand-in.
+
+mod drata;
+mod ending;
+mod outage;
+mod startup;
+mod status;
+mod waiting;

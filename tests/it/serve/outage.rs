@@ -1,0 +1,97 @@
+//! The connection to RabbitMQ breaks under load.
+
+use std::collections::{BTreeMap, HashSet};
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use rollcall::delivery::DeliveryId;
+
+use crate::harness::chaos::Proxy;
+use crate::harness::github::{Account, Posted};
+use crate::harness::rabbitmq::{Names, url};
+use crate::harness::site::{Carrier, Site, is_settled};
+use crate::harness::until;
+
+const ACCOUNTS: i64 = 30;
+
+#[tokio::test]
+async fn a_broker_cut_off_under_load_loses_nothing_and_every_status_is_right() {
+    let real: url::Url = url().await.parse().unwrap();
+    let upstream = real.socket_addrs(|| Some(5672)).unwrap()[0];
+    let proxy = Proxy::to(upstream).await;
+    let mut through = real.clone();
+    through.set_ip_host(proxy.address.ip()).unwrap();
+    through.set_port(Some(proxy.address.port())).unwrap();
+
+    let mut site = Site::new(Carrier::Embedded, ACCOUNTS).await;
+    site.carried_by(through.as_str(), Names::new(real.as_str()));
+    site.set("broker", "confirm_timeout", "500ms");
+    site.set("broker", "publish_timeout", "1s");
+    site.break_drata(&["500:10%@connect"]);
+    let (process, at) = site.serve().await;
+    until("it is ready", async || site.ask(&at, "/ready").await.0 == 200).await;
+
+    let mut deliveries = all_that_happens(&site);
+    let last: BTreeMap<Account, bool> = deliveries.iter().map(|posted| (posted.account, posted.joined)).collect();
+    deliveries.extend(deliveries.clone());
+    fastrand::Rng::with_seed(7).shuffle(&mut deliveries);
+
+    let mut accepted: HashSet<DeliveryId> = HashSet::new();
+    let (mut answered, mut refused) = (0, 0);
+    let mut answers = stream::iter(&deliveries)
+        .map(async |posted| (posted, site.github.post(&at.webhook, posted).await))
+        .buffer_unordered(16);
+    while let Some((posted, answer)) = answers.next().await {
+        let status = answer.expect("an answer, whatever the broker does").status;
+        assert!(matches!(status, 202 | 503), "{status}");
+        if status == 202 {
+            accepted.insert(posted.id.clone());
+        } else {
+            refused += 1;
+        }
+        answered += 1;
+        match answered {
+            80 | 180 => proxy.cut(),
+            // All that was under way at the cut has been answered, and as much again.
+            112 | 212 => proxy.mend(),
+            _ => {}
+        }
+    }
+    drop(answers);
+    assert!(refused > 0, "nobody noticed the cuts");
+    until("it is ready again", async || site.ask(&at, "/ready").await.0 == 200).await;
+    // What was refused, an administrator has GitHub deliver again.
+    for posted in &deliveries {
+        if accepted.insert(posted.id.clone()) {
+            site.github.accepted(&at.webhook, posted).await;
+        }
+    }
+
+    let ledger = site.ledger().await;
+    for id in &accepted {
+        until("every accepted delivery is settled", async || is_settled(&ledger, id).await).await;
+    }
+    for (account, joined) in last {
+        assert_eq!(site.is_linked(account), joined, "{account:?}: {:?}", site.connects(account));
+    }
+    until("the balance adds up", async || {
+        let balance = ledger.balance().await.unwrap();
+        balance.missing() == 0 && balance.adds_up() && !balance.outcomes.contains_key("parked")
+    })
+    .await;
+    assert_eq!(process.stop().await.code, Some(0));
+}
+
+/// Everybody joins, and goes and comes a few times; some stay, some don't. In the order in which it happens.
+fn all_that_happens(site: &Site) -> Vec<Posted> {
+    let mut happened = Vec::new();
+    for round in 0..5 {
+        for account in (1..=ACCOUNTS).map(Account) {
+            if round == 4 && account.0 % 2 == 0 {
+                continue;
+            }
+            happened.push(if round % 2 == 0 { site.github.join(account) } else { site.github.leave(account) });
+        }
+    }
+    happened
+}
