@@ -96,7 +96,11 @@ pub const METRICS: &[Metric] = &[
     counter(STALE_ACKS, &[], "Acks that came after their session had ended; those messages come again."),
     counter(TARGET_REQUESTS, &["target", "operation", "status"], "Calls to the compliance platform, by answer."),
     seconds(TARGET_SECONDS, &["target", "operation"], "How long calls to the compliance platform took."),
-    counter(ROWS_SKIPPED, &["target"], "Rows of the compliance platform's lists that couldn't be read and were left out."),
+    counter(
+        ROWS_SKIPPED,
+        &["target"],
+        "Rows of the compliance platform's lists that couldn't be read and were left out.",
+    ),
     counter(OVERTAKEN, &[], "Statuses that an earlier, unanswered call had overtaken late, and that were corrected."),
     counter(EMBEDDED_COMMITS, &[], "Transactions of the embedded broker; publishes and acks share them."),
     counter(OUTCOMES, &["outcome"], "Deliveries by what became of them."),
