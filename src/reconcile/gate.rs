@@ -47,8 +47,14 @@ impl Gate {
     pub(super) fn halt(&self, reason: &str, now: Timestamp) -> bool {
         let mut inner = self.lock();
         let news = inner.halt.is_none();
-        let wait = inner.halt.as_ref().map_or(FIRST_PROBE, |halt| (halt.wait * 2).min(LONGEST_PROBE));
-        inner.halt = Some(Halt { reason: reason.to_owned(), next_probe: Instant::now() + wait, wait });
+        let at = Instant::now();
+        let wait = match &inner.halt {
+            None => FIRST_PROBE,
+            // No probe, but a call that was under way when the halt began: it says nothing new.
+            Some(halt) if at < halt.next_probe => return false,
+            Some(halt) => (halt.wait * 2).min(LONGEST_PROBE),
+        };
+        inner.halt = Some(Halt { reason: reason.to_owned(), next_probe: at + wait, wait });
         if news {
             inner.since = now;
         }
@@ -82,6 +88,16 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_were_under_way_make_no_probe_rarer() {
+        let gate = Gate::new(Timestamp(0));
+        assert!(gate.halt("401", Timestamp(1)));
+        for _ in 0..7 {
+            assert!(!gate.halt("401", Timestamp(1)));
+        }
+        assert_eq!(gate.wait(), Some(FIRST_PROBE));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn probes_become_rarer_and_a_success_opens() {
