@@ -6,6 +6,7 @@
 //! * [`record`]: deliveries and their changes come in, in one transaction a batch;
 //! * [`grants`], [`labels`], [`whole`]: the latest change of each access, the rows of accounts and scopes, and what
 //!   befalls a scope as a whole;
+//! * [`view`]: everything that decides about one account's status;
 //! * [`work`]: due accounts go out under a lease, and come back settled;
 //! * [`balance`]: accepted = the sum of the outcomes + the gaps;
 //! * [`begun`]: messages that killed their worker;
@@ -27,6 +28,7 @@ pub mod learned;
 pub mod outcome;
 pub mod record;
 pub mod show;
+pub mod view;
 mod whole;
 pub mod work;
 

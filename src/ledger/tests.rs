@@ -17,7 +17,8 @@ use uuid::Uuid;
 use super::Ledger;
 use super::outcome::Outcome;
 use super::record::{Entry, Placed, Reading, Record};
-use super::work::{Held, Lease, Settled, Settlement, View};
+use super::view::View;
+use super::work::{Held, Lease, Settled, Settlement};
 use crate::access::{
     Access, AccessKind, Account, AccountKey, AccountKind, Change, Place, RootPattern, Scope, ScopeKind, access, place,
 };

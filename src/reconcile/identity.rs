@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::drata::{Client, Filter};
 use crate::ledger::learned::IdentityForm;
-use crate::ledger::work::View;
+use crate::ledger::view::View;
 use crate::target::{ConnectionRef, Failure, Identity};
 
 /// What a look-up found.

@@ -9,7 +9,8 @@ use super::{OnAccessLost, Policy, Reconciler};
 use crate::access::{Access, AccountKind, access};
 use crate::delivery::Timestamp;
 use crate::ledger::LedgerError;
-use crate::ledger::work::{Attempt, Held, Lease, Settled, Settlement, View};
+use crate::ledger::view::View;
+use crate::ledger::work::{Attempt, Held, Lease, Settled, Settlement};
 use crate::people::Mapped;
 use crate::target::{Failure, FailureClass, Identity, IdentityRef, LinkStatus, PersonId, PersonRef};
 

@@ -14,7 +14,7 @@ use crate::access::{
     is_gone,
 };
 use crate::delivery::Timestamp;
-use crate::ledger::work::{account_of, connection_roots, grants};
+use crate::ledger::view::{account_of, connection_roots, grants};
 use crate::ledger::{Ledger, LedgerError, now, parsed};
 use crate::target::{ConnectionRef, IdentityRef, LinkStatus};
 
