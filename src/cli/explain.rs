@@ -10,7 +10,8 @@ use crate::access::{Access, AccessKind, AccountKind, AccountPattern};
 use crate::delivery::Timestamp;
 use crate::ledger::Ledger;
 use crate::ledger::show::accounts::State;
-use crate::ledger::show::dossier::{By, Dossier, GrantRow, Known, RootsOf, StatusDossier};
+use crate::ledger::show::dossier::{By, Dossier, GrantRow, Known, StatusDossier};
+use crate::ledger::view::RootsOf;
 use crate::target::LinkStatus;
 
 const EXAMPLES: &str = "\

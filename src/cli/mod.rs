@@ -148,8 +148,7 @@ impl Place {
         let settings = self.settings()?;
         let ledger = self.ledger(&settings).await?;
         let policies = app::policies(&settings.sources);
-        let roots =
-            |connection: &ConnectionRef| policies.of(connection).map(|policy| policy.roots.clone()).unwrap_or_default();
+        let roots = |connection: &ConnectionRef| policies.roots(connection);
         explain::run(args, &ledger, &roots, &mut std::io::stdout()).await?;
         Ok(Exit::Done)
     }

@@ -9,6 +9,9 @@ use crate::access::{Account, AccountKey, AccountKind, ChangeKey, Grant, Root, Ro
 use crate::delivery::Timestamp;
 use crate::target::{ConnectionRef, IdentityRef, LinkStatus};
 
+/// The configured roots of a connection, which the ledger doesn't know; empty if every root spoken of is one.
+pub type RootsOf<'a> = &'a (dyn Fn(&ConnectionRef) -> Vec<RootPattern> + Send + Sync);
+
 /// What is known of one (account, connection), all read in one transaction.
 #[derive(Clone, Debug)]
 pub struct View {
@@ -41,12 +44,11 @@ pub struct View {
 }
 
 impl Ledger {
-    /// Everything that decides about one account's status. `roots` are the configured roots of its connection; empty if
-    /// every root that was spoken of is one.
+    /// Everything that decides about one account's status.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn view(&self, lease: &Lease, roots: &[RootPattern]) -> Result<View, LedgerError> {
+    pub async fn view(&self, lease: &Lease, roots: RootsOf<'_>) -> Result<View, LedgerError> {
         let mut tx = self.read.begin().await?;
         let now = now(&mut tx).await?;
         let row = sqlx::query(
@@ -61,6 +63,7 @@ impl Ledger {
         .fetch_one(&mut *tx)
         .await?;
         let connection: String = row.try_get("connection")?;
+        let reference: ConnectionRef = parsed("connection", &connection)?;
         let account_row = row.try_get("id")?;
         let account = account_of(&row)?;
         let intent: Option<String> = row.try_get("intent")?;
@@ -71,8 +74,8 @@ impl Ledger {
             login_is_its_own: !shares_login(&mut tx, account_row, &account).await?,
             account,
             grants: grants(&mut tx, account_row, &connection).await?,
-            roots: connection_roots(&mut tx, &connection, roots).await?,
-            connection: parsed("connection", &connection)?,
+            roots: connection_roots(&mut tx, &connection, &roots(&reference)).await?,
+            connection: reference,
             actual: status_of(&row.try_get::<String, _>("actual")?)?,
             identity: row.try_get::<Option<i64>, _>("identity")?.map(IdentityRef),
             intent: match (intent, intent_at) {

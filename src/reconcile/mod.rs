@@ -161,12 +161,8 @@ impl Reconciler {
     }
 
     async fn once(&self, lease: &Lease) -> Result<Held, LedgerError> {
-        // The connection is known only after a first reading; its roots decide about the second.
-        let mut view = self.ledger.view(lease, &[]).await?;
+        let view = self.ledger.view(lease, &|connection| self.policies.roots(connection)).await?;
         let policy = self.policies.of(&view.connection);
-        if let Some(policy) = policy.filter(|policy| !policy.roots.is_empty()) {
-            view = self.ledger.view(lease, &policy.roots).await?;
-        }
         match Look::new(self, lease, &view, policy).settle().await? {
             Ok(settlement) => {
                 tracing::info!(

@@ -64,4 +64,10 @@ impl Policies {
     pub fn of(&self, connection: &ConnectionRef) -> Option<&Policy> {
         self.0.get(connection)
     }
+
+    /// The configured roots of a connection; empty if every root that is spoken of is one.
+    #[must_use]
+    pub fn roots(&self, connection: &ConnectionRef) -> Vec<RootPattern> {
+        self.of(connection).map(|policy| policy.roots.clone()).unwrap_or_default()
+    }
 }

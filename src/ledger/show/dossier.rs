@@ -10,19 +10,15 @@ use super::accounts::State;
 use super::deliveries::{EffectRow, effect_of};
 use super::{AttemptRow, ScopeLabel, optional_status, optional_time, scope_label};
 use crate::access::{
-    Access, AccessKind, Account, AccountKind, ChangeKey, Ended, Grant, Root, RootPattern, ScopeId, access, ended,
-    is_gone,
+    Access, AccessKind, Account, AccountKind, ChangeKey, Ended, Grant, Root, ScopeId, access, ended, is_gone,
 };
 use crate::delivery::Timestamp;
-use crate::ledger::view::{account_of, connection_roots, grants};
+use crate::ledger::view::{RootsOf, account_of, connection_roots, grants};
 use crate::ledger::{Ledger, LedgerError, now, parsed};
 use crate::target::{ConnectionRef, IdentityRef, LinkStatus};
 
 /// How many of the latest calls a dossier shows.
 const CALLS: i64 = 20;
-
-/// The configured roots of a connection, which the ledger doesn't know; empty if every root spoken of is one.
-pub type RootsOf<'a> = &'a (dyn Fn(&ConnectionRef) -> Vec<RootPattern> + Send + Sync);
 
 /// Everything that is known of one account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -160,7 +160,7 @@ impl Sample {
     }
 
     async fn version(&self, lease: &Lease) -> i64 {
-        self.ledger.view(lease, &[]).await.unwrap().version
+        self.ledger.view(lease, &|_| Vec::new()).await.unwrap().version
     }
 
     async fn intend(&self, lease: &Lease, wanted: LinkStatus) -> i64 {
@@ -170,7 +170,7 @@ impl Sample {
     }
 
     async fn attempt(&self, lease: &Lease, answer: Option<u16>, failure: Option<FailureClass>, message: Option<&str>) {
-        let wanted = self.ledger.view(lease, &[]).await.unwrap().intent.map(|(wanted, _)| wanted);
+        let wanted = self.ledger.view(lease, &|_| Vec::new()).await.unwrap().intent.map(|(wanted, _)| wanted);
         let duration = Duration::from_millis(120);
         let attempt = Attempt { operation: "connect", wanted, answer, failure, duration, message };
         self.ledger.attempt(lease, attempt).await.unwrap();
