@@ -212,7 +212,7 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn balance(&self) -> Result<Balance, LedgerError> {
-        let mut tx = self.read.begin().await?;
+        let mut tx = self.begin_reading().await?;
         let accepted = sqlx::query("SELECT CAST(COALESCE(SUM(high - voids), 0) AS BIGINT) FROM stamps")
             .fetch_one(&mut *tx)
             .await?

@@ -1,7 +1,7 @@
 //! The ledger: what was delivered, what it told, what should be so at the platform, and what was done about it.
 //!
-//! SQLite when one process does everything. Every statement is written so that PostgreSQL takes it too. The tables and
-//! what they mean are in `migrations/`; each area has a file:
+//! SQLite when one process does everything, PostgreSQL when several share the work. Both take the same statements; the few
+//! places where they part are in [`database`]. The tables and what they mean are in `migrations/`; each area has a file:
 //!
 //! * [`record`]: deliveries and their changes come in, in one transaction a batch;
 //! * [`grants`], [`labels`], [`whole`]: the latest change of each access, the rows of accounts and scopes, and what
@@ -15,12 +15,14 @@
 //! * [`outcome`]: what became of a delivery;
 //! * [`show`]: what people look at.
 //!
-//! Two rules hold everywhere. Times of leases and schedules are the database's own (`clock`). A transaction that changes
-//! what an account's status should be bumps the version of its status rows, and work is settled only at the version that
-//! it looked at.
+//! These rules hold everywhere. Times of leases and schedules are the database's own (`clock`). A transaction that changes
+//! what an account's status should be locks the account's row before its statuses, effects and deliveries, and bumps the
+//! version of its status rows; work is settled only at the version that it looked at. Recording is one transaction at a
+//! time, whichever worker it comes from: a grant is the maximum of a set that others would be adding to.
 
 pub mod balance;
 pub mod begun;
+pub mod database;
 mod grants;
 pub mod kept;
 mod labels;
@@ -33,11 +35,10 @@ mod whole;
 pub mod work;
 
 use std::path::Path;
-use std::time::Duration;
 
-use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyConnection, AnyPool, Row};
 
+use self::database::Database;
 use crate::delivery::Timestamp;
 
 /// The ledger can't do what was asked.
@@ -52,9 +53,36 @@ pub enum LedgerError {
     /// A row holds what this version can't read.
     #[error("the ledger holds {0} that this version can't read")]
     Unreadable(String),
+    /// PostgreSQL's address can't be used; says nothing of its content.
+    #[error("ledger.url isn't a PostgreSQL address; write postgres://user:password@host:5432/database")]
+    Address,
+    /// PostgreSQL can't be reached.
+    #[error("can't reach PostgreSQL at {place} (ledger.url): {why}")]
+    Unreachable {
+        /// Host, port and database.
+        place: String,
+        /// Why.
+        why: sqlx::Error,
+    },
+    /// The tables aren't up to date, and this process isn't to change them.
+    #[error(
+        "the ledger's tables aren't up to date ({pending} migrations are pending), and ledger.migrate is false; \
+         run `rollcall migrate` as their owner"
+    )]
+    Pending {
+        /// How many migrations are pending.
+        pending: usize,
+    },
 }
 
 impl LedgerError {
+    /// Whether another transaction got in the way of this one, so that the same call is likely to succeed at once:
+    /// PostgreSQL's [serialization failure and deadlock](https://www.postgresql.org/docs/current/errcodes-appendix.html).
+    fn is_conflict(&self) -> bool {
+        let Self::Database(sqlx::Error::Database(error)) = self else { return false };
+        matches!(error.code().as_deref(), Some("40001" | "40P01"))
+    }
+
     /// Whether the same call may succeed later.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
@@ -66,7 +94,8 @@ impl LedgerError {
                     | sqlx::Error::Decode(_)
                     | sqlx::Error::Configuration(_)
             ),
-            Self::Migration(_) | Self::Unreadable(_) => false,
+            Self::Unreachable { .. } => true,
+            Self::Migration(_) | Self::Unreadable(_) | Self::Address | Self::Pending { .. } => false,
         }
     }
 }
@@ -77,12 +106,11 @@ pub const FILE: &str = "ledger.db";
 /// The ledger. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Ledger {
+    database: Database,
     /// SQLite has one writer at a time: a pool of one queues them fairly, where its own lock would make them poll.
     write: AnyPool,
     read: AnyPool,
 }
-
-static SQLITE: sqlx::migrate::Migrator = sqlx::migrate!("src/ledger/migrations/sqlite");
 
 impl Ledger {
     /// Opens the SQLite ledger in a folder, and brings its tables up to date.
@@ -90,14 +118,32 @@ impl Ledger {
     /// # Errors
     /// If the file can't be opened or migrated.
     pub async fn open(folder: &Path) -> Result<Self, LedgerError> {
-        sqlx::any::install_default_drivers();
-        let url = url::Url::from_file_path(std::path::absolute(folder.join(FILE)).map_err(sqlx::Error::Io)?)
-            .map_err(|()| LedgerError::Unreadable("a path".to_owned()))?;
-        let url = format!("sqlite://{}?mode=rwc", url.path());
-        let write = sqlite_pool(1).connect(&url).await?;
-        SQLITE.run(&write).await?;
-        let read = sqlite_pool(4).connect(&url).await?;
-        Ok(Self { write, read })
+        let ledger = database::sqlite(folder).await?;
+        ledger.migrate().await?;
+        Ok(ledger)
+    }
+
+    /// Connects to the PostgreSQL ledger. With `migrate` its tables are brought up to date, else they must be.
+    ///
+    /// # Errors
+    /// If PostgreSQL can't be reached or the tables can't be, or aren't, brought up to date.
+    pub async fn connect(url: &secrecy::SecretString, migrate: bool) -> Result<Self, LedgerError> {
+        let ledger = database::postgresql(url).await?;
+        if migrate {
+            ledger.migrate().await?;
+        } else {
+            let pending = ledger.pending().await?.len();
+            if pending > 0 {
+                return Err(LedgerError::Pending { pending });
+            }
+        }
+        Ok(ledger)
+    }
+
+    /// Which database it is in.
+    #[must_use]
+    pub const fn database(&self) -> Database {
+        self.database
     }
 
     /// The database's clock.
@@ -108,9 +154,14 @@ impl Ledger {
         now(&mut *self.read.acquire().await?).await
     }
 
-    /// Begins a writing transaction: the write lock is taken at once, so that two never deadlock half-way.
+    /// Begins a writing transaction.
     async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Any>, LedgerError> {
-        Ok(self.write.begin_with("BEGIN IMMEDIATE").await?)
+        Ok(self.write.begin_with(self.database.begin()).await?)
+    }
+
+    /// Begins a transaction that only reads, and sees one state of the ledger throughout.
+    async fn begin_reading(&self) -> Result<sqlx::Transaction<'static, sqlx::Any>, LedgerError> {
+        Ok(self.read.begin_with(self.database.begin_reading()).await?)
     }
 
     /// Closes all connections.
@@ -120,26 +171,22 @@ impl Ledger {
     }
 }
 
-fn sqlite_pool(connections: u32) -> AnyPoolOptions {
-    AnyPoolOptions::new()
-        .max_connections(connections)
-        .min_connections(1)
-        .acquire_timeout(Duration::from_secs(10))
-        .after_connect(|connection, _| {
-            Box::pin(async move {
-                // FULL: a commit is on the disk before it is acked, also when the power fails.
-                for pragma in [
-                    "PRAGMA busy_timeout = 10000",
-                    "PRAGMA journal_mode = WAL",
-                    "PRAGMA synchronous = FULL",
-                    "PRAGMA foreign_keys = ON",
-                ] {
-                    sqlx::query(pragma).execute(&mut *connection).await?;
-                }
-                Ok(())
-            })
-        })
+/// Runs a transaction again when another one got in its way.
+async fn unless_in_conflict<T, F>(transaction: impl Fn() -> F) -> Result<T, LedgerError>
+where
+    F: Future<Output = Result<T, LedgerError>>,
+{
+    for _ in 1..CONFLICTS {
+        match transaction().await {
+            Err(error) if error.is_conflict() => tracing::debug!(%error, "two transactions met; once more"),
+            done => return done,
+        }
+    }
+    transaction().await
 }
+
+/// How often a transaction is tried in all when others get in its way.
+const CONFLICTS: u32 = 10;
 
 async fn now(connection: &mut AnyConnection) -> Result<Timestamp, LedgerError> {
     let row = sqlx::query("SELECT now_us FROM clock").fetch_one(connection).await?;
@@ -153,3 +200,5 @@ fn parsed<T: std::str::FromStr>(what: &str, text: &str) -> Result<T, LedgerError
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod trial;

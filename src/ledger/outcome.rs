@@ -7,6 +7,7 @@ use serde::Serialize;
 use sqlx::{AnyConnection, Row};
 
 use super::LedgerError;
+use super::database::lock_delivery;
 use crate::delivery::{InvalidName, Timestamp};
 
 /// What a delivery did to an account, and what became of the delivery: its outcome is the first of these, in this
@@ -94,6 +95,7 @@ impl FromStr for Outcome {
 
 /// Sets the outcome of a delivery anew from its effects, and keeps the old one in its history.
 pub(super) async fn recompute(tx: &mut AnyConnection, row: i64, now: Timestamp) -> Result<(), LedgerError> {
+    lock_delivery(&mut *tx, row).await?;
     let effects = sqlx::query("SELECT effect, reason FROM effects WHERE row = $1 ORDER BY account")
         .bind(row)
         .fetch_all(&mut *tx)

@@ -8,8 +8,9 @@ use sha2::{Digest, Sha256};
 use sqlx::{AnyConnection, Row};
 
 use super::balance::{self, Tally};
+use super::database::{lock_account, lock_recording};
 use super::outcome::{self, Outcome};
-use super::{Ledger, LedgerError, now};
+use super::{Ledger, LedgerError, now, unless_in_conflict};
 use crate::access::{AccessKind, Change};
 use crate::delivery::{Checkpoint, Delivery, Timestamp, event_time};
 use crate::target::ConnectionRef;
@@ -80,7 +81,12 @@ impl Ledger {
     /// # Errors
     /// If the database fails; then nothing was recorded.
     pub async fn record(&self, batch: &[Record]) -> Result<bool, LedgerError> {
+        unless_in_conflict(|| self.record_once(batch)).await
+    }
+
+    async fn record_once(&self, batch: &[Record]) -> Result<bool, LedgerError> {
         let mut tx = self.begin().await?;
+        lock_recording(&mut tx).await?;
         let now = now(&mut tx).await?;
         let mut tally = Tally::default();
         let mut due = false;
@@ -229,6 +235,7 @@ impl Recorder<'_> {
             let connection: Option<String> = change.try_get(3)?;
             match (account, scope) {
                 (Some(account), Some(scope)) => {
+                    lock_account(self.tx, account).await?;
                     let latest = self.grant(account, scope).await?;
                     if let Some(connection) = connection {
                         let status = self.owe(account, &connection, received_at, false).await?;
@@ -240,6 +247,7 @@ impl Recorder<'_> {
                     self.mark(scope, &kind).await?;
                     self.look_again(scope).await?;
                     for (account, connection) in self.concerned(scope).await? {
+                        lock_account(self.tx, account).await?;
                         self.owe(account, &connection, received_at, false).await?;
                         due = true;
                     }

@@ -1,4 +1,4 @@
-//! The ledger on a real SQLite file in a temporary folder.
+//! The ledger on real databases: SQLite in a temporary folder, PostgreSQL in a schema of its own.
 
 mod accounts;
 mod balancing;
@@ -10,13 +10,15 @@ mod stories;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rstest::rstest;
 use sqlx::Row;
-use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::Ledger;
+use super::database::Database::{self, PostgreSql, Sqlite};
 use super::outcome::Outcome;
 use super::record::{Entry, Placed, Reading, Record};
+use super::trial::Trial;
 use super::view::View;
 use super::work::{Held, Lease, Settled, Settlement};
 use crate::access::{
@@ -28,19 +30,18 @@ use crate::target::{ConnectionRef, IdentityRef, LinkStatus, PersonId};
 const LEASE: Duration = Duration::from_mins(1);
 const PERSON: LinkStatus = LinkStatus::Linked(PersonId(518));
 
-/// A ledger in a folder of its own, and an ingress that stamps what it is given.
+/// A ledger of its own, and an ingress that stamps what it is given.
 struct Site {
     ledger: Ledger,
     run: Uuid,
     sequence: u64,
-    _folder: TempDir,
+    _trial: Trial,
 }
 
 impl Site {
-    async fn open() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(folder.path()).await.unwrap();
-        Self { ledger, run: Uuid::from_u128(7), sequence: 0, _folder: folder }
+    async fn open(on: Database) -> Self {
+        let trial = Trial::open(on).await;
+        Self { ledger: trial.ledger.clone(), run: Uuid::from_u128(7), sequence: 0, _trial: trial }
     }
 
     /// Records deliveries in one batch, each accepted anew. Returns whether an account became due.

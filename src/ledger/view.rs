@@ -49,7 +49,7 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn view(&self, lease: &Lease, roots: RootsOf<'_>) -> Result<View, LedgerError> {
-        let mut tx = self.read.begin().await?;
+        let mut tx = self.begin_reading().await?;
         let now = now(&mut tx).await?;
         let row = sqlx::query(
             "SELECT statuses.version, statuses.connection, statuses.actual, statuses.identity, statuses.intent, \

@@ -3,6 +3,7 @@
 use sqlx::Row;
 
 use super::LedgerError;
+use super::database::lock_account;
 use super::outcome::Outcome;
 use super::record::{Recorded, Recorder, Told};
 
@@ -23,6 +24,7 @@ impl Recorder<'_> {
         self.mark(scope, told.placed.change.as_str()).await?;
         self.look_again(scope).await?;
         for (account, connection) in &concerned {
+            lock_account(self.tx, *account).await?;
             let status = self.owe(*account, connection, told.received_at, told.placed.change.is_loss()).await?;
             self.effect(told, *account, Some(scope), Some(status), Outcome::Pending, None).await?;
         }

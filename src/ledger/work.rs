@@ -10,8 +10,9 @@ use serde::Serialize;
 use sqlx::{AnyConnection, Row};
 use uuid::Uuid;
 
+use super::database::{Database, lock_account_of};
 use super::outcome::{self, Outcome};
-use super::{Ledger, LedgerError, now, parsed};
+use super::{Ledger, LedgerError, now, parsed, unless_in_conflict};
 use crate::delivery::Timestamp;
 use crate::target::{FailureClass, IdentityRef, LinkStatus, PersonId};
 
@@ -100,6 +101,19 @@ pub struct Attempt<'a> {
     pub message: Option<&'a str>,
 }
 
+/// The statement that leases due accounts; `$lock` says how it treats rows that others are on.
+macro_rules! take {
+    ($lock:literal) => {
+        concat!(
+            "UPDATE statuses SET lease_owner = $1, lease_until = $2 WHERE id IN (",
+            "SELECT id FROM statuses WHERE due_at <= $3 AND (lease_until IS NULL OR lease_until <= $3) ",
+            "ORDER BY CASE WHEN losing = 1 OR desired = 'unlinked' THEN 0 ELSE 1 END, due_at LIMIT $4",
+            $lock,
+            ") RETURNING id, CASE WHEN losing = 1 OR desired = 'unlinked' THEN 0 ELSE 1 END, due_at"
+        )
+    };
+}
+
 impl Ledger {
     /// Leases up to `limit` due accounts, those that lost access first. Each lease is one of its own, also among those
     /// of one owner: what a look that took too long settles is not settled under somebody else's lease.
@@ -110,12 +124,11 @@ impl Ledger {
         let owner = format!("{owner} {}", Uuid::now_v7());
         let mut tx = self.begin().await?;
         let now = now(&mut tx).await?;
-        let rows = sqlx::query(
-            "UPDATE statuses SET lease_owner = $1, lease_until = $2 WHERE id IN (\
-             SELECT id FROM statuses WHERE due_at <= $3 AND (lease_until IS NULL OR lease_until <= $3) \
-             ORDER BY CASE WHEN losing = 1 OR desired = 'unlinked' THEN 0 ELSE 1 END, due_at LIMIT $4) \
-             RETURNING id, CASE WHEN losing = 1 OR desired = 'unlinked' THEN 0 ELSE 1 END, due_at",
-        )
+        let rows = sqlx::query(match self.database() {
+            Database::Sqlite => take!(""),
+            // Whoever records or settles an account right now isn't waited for.
+            Database::PostgreSql => take!(" FOR UPDATE SKIP LOCKED"),
+        })
         .bind(&owner)
         .bind(now.plus(lease).micros())
         .bind(now.micros())
@@ -225,7 +238,12 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn settle(&self, lease: &Lease, version: i64, settlement: &Settlement) -> Result<Held, LedgerError> {
+        unless_in_conflict(|| self.settle_once(lease, version, settlement)).await
+    }
+
+    async fn settle_once(&self, lease: &Lease, version: i64, settlement: &Settlement) -> Result<Held, LedgerError> {
         let mut tx = self.begin().await?;
+        lock_account_of(&mut tx, lease.status).await?;
         let now = now(&mut tx).await?;
         let settled = matches!(settlement.result, Settled::Applied | Settled::Unchanged | Settled::Parked);
         let updated = sqlx::query(
@@ -286,6 +304,10 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn wake_waiting(&self) -> Result<u64, LedgerError> {
+        unless_in_conflict(|| self.wake_waiting_once()).await
+    }
+
+    async fn wake_waiting_once(&self) -> Result<u64, LedgerError> {
         let mut tx = self.begin().await?;
         let now = now(&mut tx).await?;
         let woken = sqlx::query("UPDATE statuses SET due_at = $1 WHERE state = 'waiting'")

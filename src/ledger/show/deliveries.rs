@@ -233,7 +233,7 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn story(&self, row: i64) -> Result<Option<Story>, LedgerError> {
-        let mut tx = self.read.begin().await?;
+        let mut tx = self.begin_reading().await?;
         let Some(found) = sqlx::query(
             "SELECT id, source, provider, delivery, event, outcome, reason, received_at, copies, replays, repeated, \
              conflicting, recorded_at, encoding, secret, CAST(LENGTH(body) AS BIGINT) AS body_bytes \

@@ -189,7 +189,7 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn dossier(&self, account_row: i64, roots: RootsOf<'_>) -> Result<Option<Dossier>, LedgerError> {
-        let mut tx = self.read.begin().await?;
+        let mut tx = self.begin_reading().await?;
         let now = now(&mut tx).await?;
         let Some(found) =
             sqlx::query("SELECT provider, host, stable, node_id, login, email, kind FROM accounts WHERE id = $1")

@@ -8,24 +8,26 @@ use crate::target::FailureClass;
 /// A lease that is over as soon as it is given.
 const OVER: Duration = Duration::ZERO;
 
-async fn with_a_join() -> Site {
-    let mut site = Site::open().await;
+async fn with_a_join(on: Database) -> Site {
+    let mut site = Site::open(on).await;
     site.record([told("join", 1, gained("1", org()))]).await;
     site
 }
 
+#[rstest]
 #[tokio::test]
-async fn what_is_leased_is_not_taken_again_before_the_lease_is_over() {
-    let site = with_a_join().await;
+async fn what_is_leased_is_not_taken_again_before_the_lease_is_over(#[values(Sqlite, PostgreSql)] on: Database) {
+    let site = with_a_join(on).await;
     let first = site.ledger.take_due("one", OVER, 10).await.unwrap();
     let second = site.ledger.take_due("two", LEASE, 10).await.unwrap();
     assert_eq!((first.len(), second.len()), (1, 1));
     assert!(site.ledger.take_due("three", LEASE, 10).await.unwrap().is_empty());
 }
 
+#[rstest]
 #[tokio::test]
-async fn losses_go_first_then_what_is_due_longest() {
-    let mut site = Site::open().await;
+async fn losses_go_first_then_what_is_due_longest(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = Site::open(on).await;
     for n in 1..=4 {
         site.record([told(&format!("join-{n}"), n, gained(&n.to_string(), org()))]).await;
     }
@@ -38,9 +40,10 @@ async fn losses_go_first_then_what_is_due_longest() {
     assert_eq!(ids, ["3", "1", "2", "4"]);
 }
 
+#[rstest]
 #[tokio::test]
-async fn what_is_due_later_is_not_taken_and_says_when() {
-    let site = with_a_join().await;
+async fn what_is_due_later_is_not_taken_and_says_when(#[values(Sqlite, PostgreSql)] on: Database) {
+    let site = with_a_join(on).await;
     assert_eq!(site.ledger.next_due().await.unwrap(), Some(Duration::ZERO));
     let (lease, view) = site.take_one().await;
     let later = Settlement {
@@ -53,24 +56,29 @@ async fn what_is_due_later_is_not_taken_and_says_when() {
     assert!(next > Duration::from_mins(50) && next <= Duration::from_hours(1), "{next:?}");
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_leased_account_is_next_when_its_lease_is_over() {
-    let site = with_a_join().await;
+async fn a_leased_account_is_next_when_its_lease_is_over(#[values(Sqlite, PostgreSql)] on: Database) {
+    let site = with_a_join(on).await;
     site.take().await;
     let next = site.ledger.next_due().await.unwrap().unwrap();
     assert!(next > LEASE / 2 && next <= LEASE, "{next:?}");
 }
 
+#[rstest]
 #[tokio::test]
-async fn nothing_is_next_when_all_is_settled() {
-    let site = with_a_join().await;
+async fn nothing_is_next_when_all_is_settled(#[values(Sqlite, PostgreSql)] on: Database) {
+    let site = with_a_join(on).await;
     site.reconcile(&[]).await;
     assert_eq!(site.ledger.next_due().await.unwrap(), None);
 }
 
+#[rstest]
 #[tokio::test]
-async fn an_intent_is_written_before_anything_is_sent_and_makes_the_status_unknown() {
-    let site = with_a_join().await;
+async fn an_intent_is_written_before_anything_is_sent_and_makes_the_status_unknown(
+    #[values(Sqlite, PostgreSql)] on: Database,
+) {
+    let site = with_a_join(on).await;
     let (lease, view) = site.take_one().await;
     site.ledger
         .settle(
@@ -90,9 +98,10 @@ async fn an_intent_is_written_before_anything_is_sent_and_makes_the_status_unkno
     assert_eq!((view.actual, view.intent.map(|(status, _)| status)), (None, Some(PERSON)));
 }
 
+#[rstest]
 #[tokio::test]
-async fn an_unanswered_intent_survives_until_it_is_answered() {
-    let site = with_a_join().await;
+async fn an_unanswered_intent_survives_until_it_is_answered(#[values(Sqlite, PostgreSql)] on: Database) {
+    let site = with_a_join(on).await;
     let (lease, view) = site.take_one().await;
     site.ledger.intend(&lease, view.version, PERSON, LEASE).await.unwrap();
     let unanswered =
@@ -104,9 +113,10 @@ async fn an_unanswered_intent_survives_until_it_is_answered() {
     assert_eq!(site.ledger.view(&lease, &|_| Vec::new()).await.unwrap().intent, None);
 }
 
+#[rstest]
 #[tokio::test]
-async fn nothing_is_intended_or_settled_once_the_version_has_moved() {
-    let mut site = with_a_join().await;
+async fn nothing_is_intended_or_settled_once_the_version_has_moved(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = with_a_join(on).await;
     let (lease, view) = site.take_one().await;
     site.record([told("leave", 5, lost("1", org()))]).await;
     let applied = settled(Settled::Applied, Some(PERSON), Some(PERSON));
@@ -121,9 +131,10 @@ async fn nothing_is_intended_or_settled_once_the_version_has_moved() {
     assert_eq!(site.outcome("leave").await, Outcome::Applied);
 }
 
+#[rstest]
 #[tokio::test]
-async fn nothing_is_intended_or_settled_once_the_lease_is_over() {
-    let site = with_a_join().await;
+async fn nothing_is_intended_or_settled_once_the_lease_is_over(#[values(Sqlite, PostgreSql)] on: Database) {
+    let site = with_a_join(on).await;
     let lease = site.ledger.take_due("one", OVER, 1).await.unwrap().remove(0);
     let view = site.ledger.view(&lease, &|_| Vec::new()).await.unwrap();
     let applied = settled(Settled::Applied, Some(PERSON), Some(PERSON));
@@ -134,9 +145,12 @@ async fn nothing_is_intended_or_settled_once_the_lease_is_over() {
     assert_eq!(site.outcome("join").await, Outcome::Pending);
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_lease_that_is_over_says_nothing_under_the_next_one_of_the_same_owner() {
-    let site = with_a_join().await;
+async fn a_lease_that_is_over_says_nothing_under_the_next_one_of_the_same_owner(
+    #[values(Sqlite, PostgreSql)] on: Database,
+) {
+    let site = with_a_join(on).await;
     let stale = site.ledger.take_due("one", OVER, 1).await.unwrap().remove(0);
     let fresh = site.ledger.take_due("one", LEASE, 1).await.unwrap().remove(0);
     let view = site.ledger.view(&stale, &|_| Vec::new()).await.unwrap();
@@ -146,8 +160,9 @@ async fn a_lease_that_is_over_says_nothing_under_the_next_one_of_the_same_owner(
     assert_eq!(site.ledger.settle(&fresh, view.version, &applied).await.unwrap(), Held::Written);
 }
 
+#[rstest]
 #[tokio::test]
-async fn each_way_to_settle_has_its_outcome() {
+async fn each_way_to_settle_has_its_outcome(#[values(Sqlite, PostgreSql)] on: Database) {
     for (result, outcome, attempts) in [
         (Settled::Applied, Outcome::Applied, 0),
         (Settled::Unchanged, Outcome::Unchanged, 0),
@@ -156,7 +171,7 @@ async fn each_way_to_settle_has_its_outcome() {
         (Settled::Postponed, Outcome::Pending, 1),
         (Settled::Parked, Outcome::Parked, 1),
     ] {
-        let site = with_a_join().await;
+        let site = with_a_join(on).await;
         let (lease, view) = site.take_one().await;
         let failed = Settlement { due_at: Some(Timestamp(0)), ..settled(Settled::Failed, Some(PERSON), None) };
         site.ledger.settle(&lease, view.version, &failed).await.unwrap();
@@ -171,9 +186,10 @@ async fn each_way_to_settle_has_its_outcome() {
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn the_history_has_a_line_for_each_piece_of_news() {
-    let site = with_a_join().await;
+async fn the_history_has_a_line_for_each_piece_of_news(#[values(Sqlite, PostgreSql)] on: Database) {
+    let site = with_a_join(on).await;
     for reason in ["no identity yet", "no identity yet", "nobody knows whose it is"] {
         let (lease, view) = site.take_one().await;
         let waiting = Settlement {
@@ -197,9 +213,10 @@ async fn the_history_has_a_line_for_each_piece_of_news() {
     );
 }
 
+#[rstest]
 #[tokio::test]
-async fn whoever_waits_can_be_woken() {
-    let site = with_a_join().await;
+async fn whoever_waits_can_be_woken(#[values(Sqlite, PostgreSql)] on: Database) {
+    let site = with_a_join(on).await;
     let (lease, view) = site.take_one().await;
     site.ledger.settle(&lease, view.version, &settled(Settled::Waiting, None, None)).await.unwrap();
     assert_eq!(site.ledger.wake_waiting().await.unwrap(), 1);
@@ -207,9 +224,10 @@ async fn whoever_waits_can_be_woken() {
     assert_eq!(site.ledger.wake_waiting().await.unwrap(), 0);
 }
 
+#[rstest]
 #[tokio::test]
-async fn calls_are_written_down() {
-    let site = with_a_join().await;
+async fn calls_are_written_down(#[values(Sqlite, PostgreSql)] on: Database) {
+    let site = with_a_join(on).await;
     let (lease, _) = site.take_one().await;
     let failed = Attempt {
         operation: "connect",
@@ -237,9 +255,10 @@ async fn calls_are_written_down() {
     );
 }
 
+#[rstest]
 #[tokio::test]
-async fn the_first_form_of_identity_ids_that_was_found_is_kept_to() {
-    let site = Site::open().await;
+async fn the_first_form_of_identity_ids_that_was_found_is_kept_to(#[values(Sqlite, PostgreSql)] on: Database) {
+    let site = Site::open(on).await;
     let connection = ConnectionRef::Id(12);
     assert_eq!(site.ledger.identity_form(&connection).await.unwrap(), None);
     for form in [IdentityForm::NodeId, IdentityForm::Login] {
@@ -248,9 +267,12 @@ async fn the_first_form_of_identity_ids_that_was_found_is_kept_to() {
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_login_in_the_people_map_stays_with_the_first_account_that_had_it() {
-    let mut site = Site::open().await;
+async fn a_login_in_the_people_map_stays_with_the_first_account_that_had_it(
+    #[values(Sqlite, PostgreSql)] on: Database,
+) {
+    let mut site = Site::open(on).await;
     site.record([told("a", 1, gained("1", org())), told("b", 2, gained("2", org()))]).await;
     let mut rows = Vec::new();
     for lease in site.take().await {

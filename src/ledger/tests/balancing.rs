@@ -16,8 +16,8 @@ fn checkpoint(sequence: u64, voids: &[u64]) -> Record {
 }
 
 /// Records batch after batch, each of which has to leave a balance that adds up, and returns the last.
-async fn after(batches: &[&[Record]]) -> Balance {
-    let site = Site::open().await;
+async fn after(on: Database, batches: &[&[Record]]) -> Balance {
+    let site = Site::open(on).await;
     let mut balance = site.ledger.balance().await.unwrap();
     for batch in batches {
         site.ledger.record(batch).await.unwrap();
@@ -31,14 +31,16 @@ fn missing(balance: &Balance) -> Vec<(i64, i64)> {
     balance.gaps.iter().map(|gap| (gap.first, gap.last)).collect()
 }
 
+#[rstest]
 #[tokio::test]
-async fn an_empty_ledger_adds_up() {
-    assert_eq!(after(&[]).await.to_string(), "0 accepted = 0 missing");
+async fn an_empty_ledger_adds_up(#[values(Sqlite, PostgreSql)] on: Database) {
+    assert_eq!(after(on, &[]).await.to_string(), "0 accepted = 0 missing");
 }
 
+#[rstest]
 #[tokio::test]
-async fn what_has_not_arrived_is_named() {
-    let balance = after(&[&[stamped("b", 2)], &[stamped("e", 5), stamped("d", 4)]]).await;
+async fn what_has_not_arrived_is_named(#[values(Sqlite, PostgreSql)] on: Database) {
+    let balance = after(on, &[&[stamped("b", 2)], &[stamped("e", 5), stamped("d", 4)]]).await;
     assert_eq!((balance.accepted, missing(&balance)), (5, vec![(1, 1), (3, 3)]));
     assert_eq!(balance.to_string(), "5 accepted = 3 ignored + 2 missing");
     assert_eq!(
@@ -47,60 +49,68 @@ async fn what_has_not_arrived_is_named() {
     );
 }
 
+#[rstest]
 #[tokio::test]
-async fn what_arrives_late_closes_its_gap() {
+async fn what_arrives_late_closes_its_gap(#[values(Sqlite, PostgreSql)] on: Database) {
     let late = [&[stamped("e", 5)][..], &[stamped("c", 3)], &[stamped("a", 1), stamped("d", 4)]];
-    assert_eq!(missing(&after(&late).await), [(2, 2)]);
+    assert_eq!(missing(&after(on, &late).await), [(2, 2)]);
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_checkpoint_names_the_missing_tail() {
-    let balance = after(&[&[stamped("a", 1)], &[checkpoint(3, &[])], &[checkpoint(2, &[])]]).await;
+async fn a_checkpoint_names_the_missing_tail(#[values(Sqlite, PostgreSql)] on: Database) {
+    let balance = after(on, &[&[stamped("a", 1)], &[checkpoint(3, &[])], &[checkpoint(2, &[])]]).await;
     assert_eq!((balance.accepted, missing(&balance)), (3, vec![(2, 3)]));
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_message_that_the_broker_delivers_twice_counts_once() {
-    let balance = after(&[&[stamped("a", 1), stamped("a", 1)], &[stamped("a", 1)]]).await;
+async fn a_message_that_the_broker_delivers_twice_counts_once(#[values(Sqlite, PostgreSql)] on: Database) {
+    let balance = after(on, &[&[stamped("a", 1), stamped("a", 1)], &[stamped("a", 1)]]).await;
     assert_eq!(balance.to_string(), "1 accepted = 1 ignored + 0 missing");
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_delivery_that_was_accepted_twice_counts_twice() {
-    let balance = after(&[&[stamped("a", 1), stamped("a", 2)], &[stamped("a", 3)]]).await;
+async fn a_delivery_that_was_accepted_twice_counts_twice(#[values(Sqlite, PostgreSql)] on: Database) {
+    let balance = after(on, &[&[stamped("a", 1), stamped("a", 2)], &[stamped("a", 3)]]).await;
     assert_eq!(balance.to_string(), "3 accepted = 3 ignored + 0 missing");
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_number_that_was_never_answered_with_success_is_not_missing() {
-    let balance = after(&[&[stamped("a", 1)], &[checkpoint(3, &[2])], &[checkpoint(3, &[2])]]).await;
+async fn a_number_that_was_never_answered_with_success_is_not_missing(#[values(Sqlite, PostgreSql)] on: Database) {
+    let balance = after(on, &[&[stamped("a", 1)], &[checkpoint(3, &[2])], &[checkpoint(3, &[2])]]).await;
     assert_eq!((balance.accepted, missing(&balance)), (2, vec![(3, 3)]));
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_void_that_arrives_all_the_same_never_spoils_the_balance() {
-    let before = after(&[&[stamped("a", 1), stamped("b", 2)], &[checkpoint(2, &[2])]]).await;
+async fn a_void_that_arrives_all_the_same_never_spoils_the_balance(#[values(Sqlite, PostgreSql)] on: Database) {
+    let before = after(on, &[&[stamped("a", 1), stamped("b", 2)], &[checkpoint(2, &[2])]]).await;
     assert_eq!(before.to_string(), "2 accepted = 2 ignored + 0 missing");
-    let behind = after(&[&[stamped("a", 1)], &[checkpoint(2, &[2])], &[stamped("b", 2)]]).await;
+    let behind = after(on, &[&[stamped("a", 1)], &[checkpoint(2, &[2])], &[stamped("b", 2)]]).await;
     assert_eq!(behind.to_string(), "1 accepted = 1 ignored + 0 missing");
 }
 
+#[rstest]
 #[tokio::test]
-async fn runs_and_sources_are_counted_apart() {
+async fn runs_and_sources_are_counted_apart(#[values(Sqlite, PostgreSql)] on: Database) {
     let mut other = stamped("b", 1);
     if let Record::Delivery(entry) = &mut other {
         entry.delivery.stamp = Some(Stamp { run: Uuid::from_u128(8), sequence: 2 });
     }
-    let balance = after(&[&[stamped("a", 1), other]]).await;
+    let balance = after(on, &[&[stamped("a", 1), other]]).await;
     assert_eq!((balance.accepted, missing(&balance)), (3, vec![(1, 1)]));
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_replay_is_not_accepted() {
+async fn a_replay_is_not_accepted(#[values(Sqlite, PostgreSql)] on: Database) {
     let mut replay = stamped("a", 1);
     if let Record::Delivery(entry) = &mut replay {
         entry.delivery.stamp = None;
         entry.delivery.replay = Some(Uuid::from_u128(9));
     }
-    assert_eq!(after(&[&[stamped("a", 1)], &[replay]]).await.to_string(), "1 accepted = 1 ignored + 0 missing");
+    assert_eq!(after(on, &[&[stamped("a", 1)], &[replay]]).await.to_string(), "1 accepted = 1 ignored + 0 missing");
 }

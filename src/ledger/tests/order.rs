@@ -180,8 +180,8 @@ fn sort_of(access: &Access) -> String {
     }
 }
 
-async fn holds(case: &Case) -> Result<(), TestCaseError> {
-    let mut site = Site::open().await;
+async fn holds(on: Database, case: &Case) -> Result<(), TestCaseError> {
+    let mut site = Site::open(on).await;
     let mut last: BTreeMap<String, String> = BTreeMap::new();
     for batch in case.arrivals() {
         site.record(batch).await;
@@ -218,6 +218,16 @@ proptest! {
     #[test]
     fn whatever_the_order_the_grants_are_the_greatest_of_the_set_and_nobody_is_forgotten(case in case()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(holds(&case))?;
+        runtime.block_on(holds(Sqlite, &case))?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_the_order_the_same_holds_on_postgresql(case in case()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(holds(PostgreSql, &case))?;
     }
 }

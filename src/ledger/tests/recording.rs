@@ -3,9 +3,10 @@
 use super::*;
 use crate::ledger::outcome::Outcome::{Applied, Held, Ignored, Parked, Pending, Superseded, Unchanged};
 
+#[rstest]
 #[tokio::test]
-async fn a_join_makes_a_pending_effect_and_a_due_account() {
-    let mut site = Site::open().await;
+async fn a_join_makes_a_pending_effect_and_a_due_account(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = Site::open(on).await;
     assert!(site.record([told("join", 1, gained("1", org()))]).await);
     assert_eq!(site.deliveries("join").await, [(Pending, 1, false, false)]);
     let (_, view) = site.take_one().await;
@@ -17,9 +18,10 @@ async fn a_join_makes_a_pending_effect_and_a_due_account() {
     assert_eq!(view.roots[0].name, "org:acme");
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_duplicate_is_counted_and_changes_nothing() {
-    let mut site = Site::open().await;
+async fn a_duplicate_is_counted_and_changes_nothing(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = Site::open(on).await;
     site.record([told("join", 1, gained("1", org()))]).await;
     let (lease, view) = site.take_one().await;
     let copy = told("join", 5, gained("1", org()));
@@ -29,9 +31,10 @@ async fn a_duplicate_is_counted_and_changes_nothing() {
     assert_eq!(site.ledger.view(&lease, &|_| Vec::new()).await.unwrap().version, view.version);
 }
 
+#[rstest]
 #[tokio::test]
-async fn the_same_id_with_other_bytes_is_another_delivery_and_says_so() {
-    let mut site = Site::open().await;
+async fn the_same_id_with_other_bytes_is_another_delivery_and_says_so(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = Site::open(on).await;
     let mut other = told("one", 2, gained("2", org()));
     other.delivery.body = Bytes::from_static(b"{\"of\":\"another\"}");
     site.record([told("one", 1, gained("1", org())), other]).await;
@@ -39,9 +42,12 @@ async fn the_same_id_with_other_bytes_is_another_delivery_and_says_so() {
     assert_eq!(site.take().await.len(), 2);
 }
 
+#[rstest]
 #[tokio::test]
-async fn the_same_bytes_under_another_id_are_flagged_and_count_as_another_delivery() {
-    let mut site = Site::open().await;
+async fn the_same_bytes_under_another_id_are_flagged_and_count_as_another_delivery(
+    #[values(Sqlite, PostgreSql)] on: Database,
+) {
+    let mut site = Site::open(on).await;
     let mut again = told("two", 9, gained("1", org()));
     again.delivery.body = delivery("one", 1).body;
     site.record([told("one", 1, gained("1", org()))]).await;
@@ -50,9 +56,10 @@ async fn the_same_bytes_under_another_id_are_flagged_and_count_as_another_delive
     assert_eq!(site.deliveries("two").await, [(Pending, 1, true, false)]);
 }
 
+#[rstest]
 #[tokio::test]
-async fn an_older_change_that_comes_later_is_superseded() {
-    let mut site = Site::open().await;
+async fn an_older_change_that_comes_later_is_superseded(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = Site::open(on).await;
     site.record([told("leave", 5, lost("1", org()))]).await;
     assert!(!site.record([told("join", 1, gained("1", org()))]).await);
     assert_eq!((site.outcome("leave").await, site.outcome("join").await), (Pending, Superseded));
@@ -60,10 +67,11 @@ async fn an_older_change_that_comes_later_is_superseded() {
     assert_eq!((site.outcome("leave").await, site.outcome("join").await), (Applied, Superseded));
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_newer_change_supersedes_what_is_pending_waiting_or_parked() {
+async fn a_newer_change_supersedes_what_is_pending_waiting_or_parked(#[values(Sqlite, PostgreSql)] on: Database) {
     for result in [Settled::Failed, Settled::Waiting, Settled::Parked] {
-        let mut site = Site::open().await;
+        let mut site = Site::open(on).await;
         site.record([told("join", 1, gained("1", org()))]).await;
         let (lease, view) = site.take_one().await;
         site.ledger.settle(&lease, view.version, &settled(result, Some(PERSON), None)).await.unwrap();
@@ -74,9 +82,10 @@ async fn a_newer_change_supersedes_what_is_pending_waiting_or_parked() {
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn what_was_applied_stays_applied() {
-    let mut site = Site::open().await;
+async fn what_was_applied_stays_applied(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = Site::open(on).await;
     site.record([told("join", 1, gained("1", org()))]).await;
     site.reconcile(&[]).await;
     site.record([told("leave", 5, lost("1", org()))]).await;
@@ -84,9 +93,10 @@ async fn what_was_applied_stays_applied() {
     assert_eq!((site.outcome("join").await, site.outcome("leave").await), (Applied, Applied));
 }
 
+#[rstest]
 #[tokio::test]
-async fn an_earlier_copy_moves_a_delivery_back_in_the_order() {
-    let mut site = Site::open().await;
+async fn an_earlier_copy_moves_a_delivery_back_in_the_order(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = Site::open(on).await;
     site.record([told("leave", 5, lost("1", org())), told("join", 9, gained("1", org()))]).await;
     assert_eq!((site.outcome("leave").await, site.outcome("join").await), (Superseded, Pending));
     assert!(site.record([told("join", 1, gained("1", org()))]).await);
@@ -95,9 +105,10 @@ async fn an_earlier_copy_moves_a_delivery_back_in_the_order() {
     assert_eq!((site.outcome("leave").await, site.outcome("join").await), (Applied, Superseded));
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_look_that_began_before_the_order_changed_has_to_look_again() {
-    let mut site = Site::open().await;
+async fn a_look_that_began_before_the_order_changed_has_to_look_again(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = Site::open(on).await;
     site.record([told("leave", 5, lost("1", org())), told("join", 9, gained("1", org()))]).await;
     let (lease, view) = site.take_one().await;
     site.record([told("join", 1, gained("1", org()))]).await;
@@ -105,9 +116,10 @@ async fn a_look_that_began_before_the_order_changed_has_to_look_again() {
     assert_eq!(held, crate::ledger::work::Held::Moved);
 }
 
+#[rstest]
 #[tokio::test]
-async fn activity_gives_way_to_any_join_or_leave() {
-    let mut site = Site::open().await;
+async fn activity_gives_way_to_any_join_or_leave(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = Site::open(on).await;
     site.record([told("push", 9, seen("1", repo("7")))]).await;
     let (lease, view) = site.take_one().await;
     assert!(matches!(access(&view.grants, &view.roots), Access::Held { seen_only: true, .. }));
@@ -119,9 +131,12 @@ async fn activity_gives_way_to_any_join_or_leave() {
     assert_eq!(site.history("push-2").await.pop(), Some(("superseded".into(), reason)));
 }
 
+#[rstest]
 #[tokio::test]
-async fn parked_and_ignored_deliveries_touch_nobody_and_an_ignored_one_keeps_no_body() {
-    let mut site = Site::open().await;
+async fn parked_and_ignored_deliveries_touch_nobody_and_an_ignored_one_keeps_no_body(
+    #[values(Sqlite, PostgreSql)] on: Database,
+) {
+    let mut site = Site::open(on).await;
     let parked = Entry { reading: Reading::Parked("not JSON".into()), ..told("parked", 1, gained("1", org())) };
     let ignored = Entry { reading: Reading::Ignored("a star".into()), ..told("ignored", 1, gained("1", org())) };
     assert!(!site.record([parked, ignored]).await);
@@ -134,9 +149,10 @@ async fn parked_and_ignored_deliveries_touch_nobody_and_an_ignored_one_keeps_no_
     assert_eq!(kept.iter().map(|row| row.get(0)).collect::<Vec<String>>(), ["parked"]);
 }
 
+#[rstest]
 #[tokio::test]
-async fn without_a_connection_a_change_is_recorded_and_touches_nothing() {
-    let mut site = Site::open().await;
+async fn without_a_connection_a_change_is_recorded_and_touches_nothing(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = Site::open(on).await;
     let mut entry = told("join", 1, gained("1", org()));
     if let Reading::Told { changes, .. } = &mut entry.reading {
         changes[0].connection = None;
@@ -146,9 +162,10 @@ async fn without_a_connection_a_change_is_recorded_and_touches_nothing() {
     assert_eq!((site.count("statuses").await, site.count("roots").await), (0, 0));
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_replay_is_read_anew_and_is_not_accepted_anew() {
-    let mut site = Site::open().await;
+async fn a_replay_is_read_anew_and_is_not_accepted_anew(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = Site::open(on).await;
     site.record([Entry { reading: Reading::Parked("unknown".into()), ..told("join", 1, gained("1", org())) }]).await;
     let mut replay = told("join", 1, gained("1", org()));
     replay.delivery.replay = Some(Uuid::from_u128(9));
@@ -161,9 +178,10 @@ async fn a_replay_is_read_anew_and_is_not_accepted_anew() {
     assert_eq!(outcomes, ["parked", "pending", "applied", "pending", "applied"]);
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_batch_is_recorded_whole_or_not_at_all() {
-    let site = Site::open().await;
+async fn a_batch_is_recorded_whole_or_not_at_all(#[values(Sqlite, PostgreSql)] on: Database) {
+    let site = Site::open(on).await;
     sqlx::query("DROP TABLE begun").execute(&site.ledger.write).await.unwrap();
     sqlx::query("ALTER TABLE gaps RENAME TO elsewhere").execute(&site.ledger.write).await.unwrap();
     let mut entry = told("join", 1, gained("1", org()));
@@ -173,9 +191,10 @@ async fn a_batch_is_recorded_whole_or_not_at_all() {
     assert_eq!(site.count("deliveries").await, 0);
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_redelivery_has_a_waiting_account_looked_at_again() {
-    let mut site = Site::open().await;
+async fn a_redelivery_has_a_waiting_account_looked_at_again(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = Site::open(on).await;
     site.record([told("join", 1, gained("1", org()))]).await;
     let (lease, view) = site.take_one().await;
     site.ledger.settle(&lease, view.version, &settled(Settled::Waiting, None, None)).await.unwrap();
@@ -184,9 +203,12 @@ async fn a_redelivery_has_a_waiting_account_looked_at_again() {
     assert_eq!(site.take().await.len(), 1);
 }
 
+#[rstest]
 #[tokio::test]
-async fn one_delivery_may_concern_many_accounts_and_its_outcome_is_the_first_of_theirs() {
-    let mut site = Site::open().await;
+async fn one_delivery_may_concern_many_accounts_and_its_outcome_is_the_first_of_theirs(
+    #[values(Sqlite, PostgreSql)] on: Database,
+) {
+    let mut site = Site::open(on).await;
     let mut entry = told("both", 1, gained("1", org()));
     if let Reading::Told { changes, .. } = &mut entry.reading {
         changes.extend(placed(&[], gained("2", org())));
@@ -204,9 +226,10 @@ async fn one_delivery_may_concern_many_accounts_and_its_outcome_is_the_first_of_
     assert!(Held < Applied);
 }
 
+#[rstest]
 #[tokio::test]
-async fn tries_of_a_delivery_are_counted_until_it_is_finished() {
-    let site = Site::open().await;
+async fn tries_of_a_delivery_are_counted_until_it_is_finished(#[values(Sqlite, PostgreSql)] on: Database) {
+    let site = Site::open(on).await;
     let one = delivery("one", 1);
     let other_bytes = Delivery { body: Bytes::from_static(b"{}"), ..one.clone() };
     assert_eq!(site.ledger.begin_delivery(&one).await.unwrap(), 1);

@@ -7,9 +7,12 @@ fn team() -> Scope {
     org().part(ScopeKind::Team, "4", Some("platform".into()))
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_deleted_organisation_was_lost_by_everybody_in_it_and_in_its_parts() {
-    let mut site = Site::open().await;
+async fn a_deleted_organisation_was_lost_by_everybody_in_it_and_in_its_parts(
+    #[values(Sqlite, PostgreSql)] on: Database,
+) {
+    let mut site = Site::open(on).await;
     site.record([told("a", 1, gained("1", org())), told("b", 2, gained("2", repo("7")))]).await;
     site.reconcile(&[]).await;
     assert!(site.record([told("gone", 5, Change::ScopeLost { scope: org() })]).await);
@@ -17,9 +20,10 @@ async fn a_deleted_organisation_was_lost_by_everybody_in_it_and_in_its_parts() {
     assert_eq!(site.outcome("gone").await, Applied);
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_deleted_team_is_not_the_organisation() {
-    let mut site = Site::open().await;
+async fn a_deleted_team_is_not_the_organisation(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = Site::open(on).await;
     site.record([told("a", 1, gained("1", org())), told("b", 2, gained("1", team()))]).await;
     site.reconcile(&[]).await;
     site.record([told("gone", 5, Change::ScopeLost { scope: team() })]).await;
@@ -29,9 +33,12 @@ async fn a_deleted_team_is_not_the_organisation() {
     assert_eq!(site.history("gone").await.pop(), Some(("unchanged".into(), reason)));
 }
 
+#[rstest]
 #[tokio::test]
-async fn joins_that_arrive_after_a_loss_of_the_whole_and_happened_before_it_are_ended_by_it() {
-    let mut site = Site::open().await;
+async fn joins_that_arrive_after_a_loss_of_the_whole_and_happened_before_it_are_ended_by_it(
+    #[values(Sqlite, PostgreSql)] on: Database,
+) {
+    let mut site = Site::open(on).await;
     site.record([told("gone", 5, Change::ScopeLost { scope: org() })]).await;
     assert_eq!(site.outcome("gone").await, Unchanged);
     site.record([told("late", 2, gained("1", org())), told("part", 3, gained("2", repo("7")))]).await;
@@ -43,18 +50,22 @@ async fn joins_that_arrive_after_a_loss_of_the_whole_and_happened_before_it_are_
     assert_eq!(site.outcome("new").await, Applied);
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_lost_root_concerns_links_that_were_kept_because_nothing_was_known_of_it() {
-    let mut site = Site::open().await;
+async fn a_lost_root_concerns_links_that_were_kept_because_nothing_was_known_of_it(
+    #[values(Sqlite, PostgreSql)] on: Database,
+) {
+    let mut site = Site::open(on).await;
     site.record([told("a", 1, gained("1", repo("7"))), told("b", 2, lost("1", repo("7")))]).await;
     assert!(matches!(site.reconcile(&[]).await.as_slice(), [(_, Access::Unknown { .. })]));
     site.record([told("gone", 5, Change::ScopeLost { scope: org() })]).await;
     assert_eq!(site.reconcile(&[]).await, [(account("1"), Access::Gone)]);
 }
 
+#[rstest]
 #[tokio::test]
-async fn whoever_is_looking_at_an_account_while_a_root_is_lost_looks_again() {
-    let mut site = Site::open().await;
+async fn whoever_is_looking_at_an_account_while_a_root_is_lost_looks_again(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = Site::open(on).await;
     site.record([told("a", 1, gained("1", repo("7"))), told("b", 2, lost("1", repo("7")))]).await;
     let (lease, view) = site.take_one().await;
     site.record([told("gone", 5, Change::ScopeLost { scope: org() })]).await;
@@ -66,9 +77,10 @@ async fn whoever_is_looking_at_an_account_while_a_root_is_lost_looks_again() {
     assert_eq!(view.actual, Some(PERSON), "what it has learned isn't forgotten");
 }
 
+#[rstest]
 #[tokio::test]
-async fn above_the_limit_a_loss_of_the_whole_waits_for_a_yes() {
-    let mut site = Site::open().await;
+async fn above_the_limit_a_loss_of_the_whole_waits_for_a_yes(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = Site::open(on).await;
     site.record((1..=3).map(|n| told(&format!("join-{n}"), n, gained(&n.to_string(), org())))).await;
     site.reconcile(&[]).await;
     let mut gone = told("gone", 9, Change::ScopeLost { scope: org() });
@@ -91,9 +103,10 @@ async fn above_the_limit_a_loss_of_the_whole_waits_for_a_yes() {
     assert_eq!(site.outcome("gone").await, Applied);
 }
 
+#[rstest]
 #[tokio::test]
-async fn at_the_limit_nobody_is_asked() {
-    let mut site = Site::open().await;
+async fn at_the_limit_nobody_is_asked(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = Site::open(on).await;
     site.record((1..=2).map(|n| told(&format!("join-{n}"), n, gained(&n.to_string(), org())))).await;
     let mut gone = told("gone", 9, Change::ScopeLost { scope: org() });
     if let Reading::Told { changes, .. } = &mut gone.reading {
@@ -102,18 +115,20 @@ async fn at_the_limit_nobody_is_asked() {
     assert!(site.record([gone]).await);
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_moved_repository_leaves_its_collaborators_unknown() {
-    let mut site = Site::open().await;
+async fn a_moved_repository_leaves_its_collaborators_unknown(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = Site::open(on).await;
     site.record([told("a", 1, gained("1", repo("7")))]).await;
     site.reconcile(&[]).await;
     site.record([told("moved", 5, Change::ScopeMoved { scope: repo("7") })]).await;
     assert!(matches!(site.reconcile(&[]).await.as_slice(), [(_, Access::Unknown { .. })]));
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_new_login_is_noted_and_wakes_an_account_that_waits() {
-    let mut site = Site::open().await;
+async fn a_new_login_is_noted_and_wakes_an_account_that_waits(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = Site::open(on).await;
     site.record([told("join", 1, gained("1", org()))]).await;
     let (lease, view) = site.take_one().await;
     site.ledger.settle(&lease, view.version, &settled(Settled::Waiting, None, None)).await.unwrap();
@@ -124,9 +139,10 @@ async fn a_new_login_is_noted_and_wakes_an_account_that_waits() {
     assert_eq!(view.account, renamed);
 }
 
+#[rstest]
 #[tokio::test]
-async fn older_labels_do_not_overwrite_newer_ones() {
-    let mut site = Site::open().await;
+async fn older_labels_do_not_overwrite_newer_ones(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = Site::open(on).await;
     let renamed = Account { login: Some("ada-lovelace".into()), ..account("1") };
     site.record([told("rename", 5, Change::Renamed { account: renamed })]).await;
     let newer = Scope { name: Some("acme-inc".into()), ..org() };
@@ -137,9 +153,10 @@ async fn older_labels_do_not_overwrite_newer_ones() {
     assert_eq!(view.roots[0].name, "org:acme-inc");
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_login_that_two_accounts_have_held_is_nobodys_own() {
-    let mut site = Site::open().await;
+async fn a_login_that_two_accounts_have_held_is_nobodys_own(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = Site::open(on).await;
     let heir = Account { login: Some("LOGIN-1".into()), ..account("2") };
     site.record([told("join", 1, gained("1", org()))]).await;
     let change = Change::Access { account: heir, scope: org(), kind: AccessKind::Gained };
@@ -149,9 +166,10 @@ async fn a_login_that_two_accounts_have_held_is_nobodys_own() {
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn letters_beyond_ascii_hide_no_second_holder_of_a_login() {
-    let mut site = Site::open().await;
+async fn letters_beyond_ascii_hide_no_second_holder_of_a_login(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = Site::open(on).await;
     for (id, login) in [("1", "ÉLISE"), ("2", "élise")] {
         let account = Account { login: Some(login.into()), ..account(id) };
         site.record([told(id, 1, Change::Access { account, scope: org(), kind: AccessKind::Gained })]).await;
@@ -161,9 +179,10 @@ async fn letters_beyond_ascii_hide_no_second_holder_of_a_login() {
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_source_goes_blind_and_comes_back_in_the_order_of_events() {
-    let mut site = Site::open().await;
+async fn a_source_goes_blind_and_comes_back_in_the_order_of_events(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = Site::open(on).await;
     let state = async |site: &Site| -> (i64, Option<String>) {
         let row = sqlx::query("SELECT blind, why FROM source_states").fetch_one(&site.ledger.read).await.unwrap();
         (row.get(0), row.get(1))
@@ -177,9 +196,10 @@ async fn a_source_goes_blind_and_comes_back_in_the_order_of_events() {
     assert!(site.take().await.is_empty());
 }
 
+#[rstest]
 #[tokio::test]
-async fn configured_roots_count_before_any_event_speaks_of_them() {
-    let mut site = Site::open().await;
+async fn configured_roots_count_before_any_event_speaks_of_them(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = Site::open(on).await;
     site.record([told("leave", 1, lost("1", org()))]).await;
     let (lease, _) = site.take_one().await;
     let roots: [RootPattern; 2] = ["org:acme".parse().unwrap(), "org:acme-labs".parse().unwrap()];

@@ -92,7 +92,7 @@ fn verdict(story: &Story, looked_at: Option<&(Account, Access)>) -> Expected {
 
 /// Records the deliveries of all stories in the order that `shuffled` makes, looking at what is due after each batch,
 /// and holds the last look at each account to its story.
-async fn tell(shuffled: impl FnOnce(Vec<Entry>) -> Vec<Vec<Entry>>) -> Result<(), TestCaseError> {
+async fn tell(on: Database, shuffled: impl FnOnce(Vec<Entry>) -> Vec<Vec<Entry>>) -> Result<(), TestCaseError> {
     let (source, stories) = (Source::new(), Story::all().unwrap());
     let mut entries = Vec::new();
     for story in &stories {
@@ -100,7 +100,7 @@ async fn tell(shuffled: impl FnOnce(Vec<Entry>) -> Vec<Vec<Entry>>) -> Result<()
         prop_assert_eq!(of_story.is_empty(), story.expect == Expected::Refused, "{}", story.name);
         entries.extend(of_story);
     }
-    let mut site = Site::open().await;
+    let mut site = Site::open(on).await;
     let mut last: BTreeMap<String, (Account, Access)> = BTreeMap::new();
     for batch in shuffled(entries) {
         site.record(batch).await;
@@ -117,16 +117,18 @@ async fn tell(shuffled: impl FnOnce(Vec<Entry>) -> Vec<Vec<Entry>>) -> Result<()
     Ok(())
 }
 
+#[rstest]
 #[tokio::test]
-async fn every_story_ends_as_it_says() {
-    tell(|entries| entries.into_iter().map(|entry| vec![entry]).collect()).await.unwrap();
+async fn every_story_ends_as_it_says(#[values(Sqlite, PostgreSql)] on: Database) {
+    tell(on, |entries| entries.into_iter().map(|entry| vec![entry]).collect()).await.unwrap();
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_renamed_account_is_known_by_its_new_login() {
+async fn a_renamed_account_is_known_by_its_new_login(#[values(Sqlite, PostgreSql)] on: Database) {
     let (source, stories) = (Source::new(), Story::all().unwrap());
     let story = stories.iter().find(|story| story.name == "rename").unwrap();
-    let mut site = Site::open().await;
+    let mut site = Site::open(on).await;
     site.record(source.entries(story)).await;
     let (_, view) = site.take_one().await;
     assert_eq!(view.account.login.as_deref(), Some("hana-nakamura"));
@@ -139,9 +141,10 @@ proptest! {
     fn every_story_ends_the_same_in_any_order_of_arrival(
         seeds in proptest::collection::vec(any::<u64>(), 64),
         size in 1_usize..12,
+        on in proptest::sample::select(vec![Sqlite, PostgreSql]),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(tell(|entries| {
+        runtime.block_on(tell(on, |entries| {
             let mut keyed: Vec<(u64, Entry)> = seeds.iter().copied().cycle().zip(entries).collect();
             keyed.sort_by_key(|(seed, _)| *seed);
             let shuffled: Vec<Entry> = keyed.into_iter().map(|(_, entry)| entry).collect();

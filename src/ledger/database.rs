@@ -1,0 +1,220 @@
+//! The two databases, and the few places where their SQL parts.
+//!
+//! SQLite has one writer at a time, so a transaction is alone with everything it sees. PostgreSQL runs at READ COMMITTED
+//! with explicit locks: recording under one advisory lock, then an account's row, then what hangs on it. Transactions
+//! that still meet crosswise are run again.
+
+use std::path::Path;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::AnyConnection;
+use sqlx::any::AnyPoolOptions;
+use sqlx::migrate::Migrator;
+use sqlx::migrate::{Migrate, MigrateError};
+use url::Url;
+
+use super::{FILE, Ledger, LedgerError};
+
+static SQLITE: Migrator = sqlx::migrate!("src/ledger/migrations/sqlite");
+static POSTGRESQL: Migrator = sqlx::migrate!("src/ledger/migrations/postgres");
+
+/// How many connections to PostgreSQL one process opens at the most.
+const CONNECTIONS: u32 = 10;
+/// How long to wait for a connection.
+const ACQUIRE: Duration = Duration::from_secs(10);
+
+/// Which database the ledger is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Database {
+    /// A file of one process's.
+    Sqlite,
+    /// A server that several processes share.
+    PostgreSql,
+}
+
+impl Database {
+    /// Its name, for people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "SQLite",
+            Self::PostgreSql => "PostgreSQL",
+        }
+    }
+
+    /// How a writing transaction begins. SQLite takes its write lock at once, so that two never deadlock half-way.
+    pub(super) const fn begin(self) -> &'static str {
+        match self {
+            Self::Sqlite => "BEGIN IMMEDIATE",
+            Self::PostgreSql => "BEGIN",
+        }
+    }
+
+    /// How a transaction begins that only reads and sees one state throughout.
+    pub(super) const fn begin_reading(self) -> &'static str {
+        match self {
+            Self::Sqlite => "BEGIN",
+            Self::PostgreSql => "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+        }
+    }
+
+    const fn migrations(self) -> &'static Migrator {
+        match self {
+            Self::Sqlite => &SQLITE,
+            Self::PostgreSql => &POSTGRESQL,
+        }
+    }
+}
+
+/// The SQLite ledger of a folder, as it is.
+pub(super) async fn sqlite(folder: &Path) -> Result<Ledger, LedgerError> {
+    sqlx::any::install_default_drivers();
+    let url = Url::from_file_path(std::path::absolute(folder.join(FILE)).map_err(sqlx::Error::Io)?)
+        .map_err(|()| LedgerError::Unreadable("a path".to_owned()))?;
+    let url = format!("sqlite://{}?mode=rwc", url.path());
+    // FULL: a commit is on the disk before it is acked, also when the power fails.
+    let pool = |connections| {
+        pool(
+            connections,
+            &[
+                "PRAGMA busy_timeout = 10000",
+                "PRAGMA journal_mode = WAL",
+                "PRAGMA synchronous = FULL",
+                "PRAGMA foreign_keys = ON",
+            ],
+        )
+    };
+    let write = pool(1).connect(&url).await?;
+    let read = pool(4).connect(&url).await?;
+    Ok(Ledger { database: Database::Sqlite, write, read })
+}
+
+/// The PostgreSQL ledger at an address, as it is.
+pub(super) async fn postgresql(url: &SecretString) -> Result<Ledger, LedgerError> {
+    sqlx::any::install_default_drivers();
+    let parsed = Url::parse(url.expose_secret()).map_err(|_| LedgerError::Address)?;
+    if !matches!(parsed.scheme(), "postgres" | "postgresql") {
+        return Err(LedgerError::Address);
+    }
+    let settings = [
+        // What a frozen process holds in a transaction is given up in its stead.
+        "SET idle_in_transaction_session_timeout = '15s'",
+        "SET lock_timeout = '20s'",
+        "SET statement_timeout = '60s'",
+    ];
+    let write = pool(CONNECTIONS, &settings)
+        .connect(url.expose_secret())
+        .await
+        .map_err(|why| LedgerError::Unreachable { place: place(&parsed), why })?;
+    Ok(Ledger { database: Database::PostgreSql, read: write.clone(), write })
+}
+
+fn pool(connections: u32, settings: &[&'static str]) -> AnyPoolOptions {
+    let settings = settings.to_vec();
+    AnyPoolOptions::new().max_connections(connections).min_connections(1).acquire_timeout(ACQUIRE).after_connect(
+        move |connection, _| {
+            let settings = settings.clone();
+            Box::pin(async move {
+                for setting in settings {
+                    sqlx::query(setting).execute(&mut *connection).await?;
+                }
+                Ok(())
+            })
+        },
+    )
+}
+
+/// Host, port and database of an address, and nothing else of it.
+fn place(url: &Url) -> String {
+    let host = url.host_str().filter(|host| !host.is_empty()).unwrap_or("localhost");
+    format!("{host}:{}{}", url.port().unwrap_or(5432), url.path())
+}
+
+/// Where sqlx keeps which migrations were applied.
+const MIGRATIONS: &str = "_sqlx_migrations";
+
+impl Ledger {
+    /// Brings the tables up to date. Several processes may do it at once: one does, the others wait.
+    ///
+    /// # Errors
+    /// If they can't be; also if they are newer than this version knows.
+    pub async fn migrate(&self) -> Result<(), LedgerError> {
+        Ok(self.database.migrations().run(&self.write).await?)
+    }
+
+    /// The migrations that are still to be applied, in order.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn pending(&self) -> Result<Vec<String>, LedgerError> {
+        let mut connection = self.read.acquire().await?;
+        let applied = match connection.list_applied_migrations(MIGRATIONS).await {
+            Ok(applied) => applied,
+            // Nothing was ever applied: there isn't even that table.
+            Err(MigrateError::Execute(sqlx::Error::Database(_))) => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
+        let pending = |version| !applied.iter().any(|applied| applied.version == version);
+        let migrations = self.database.migrations().iter().filter(|migration| pending(migration.version));
+        Ok(migrations.map(|migration| format!("{:04} {}", migration.version, migration.description)).collect())
+    }
+}
+
+/// Whether explicit locks are to be taken.
+fn shares(connection: &AnyConnection) -> bool {
+    connection.backend_name() == "PostgreSQL"
+}
+
+/// Makes recording one transaction at a time. The lock's key is the table's own id, so that every schema has its own.
+pub(super) async fn lock_recording(tx: &mut AnyConnection) -> Result<(), LedgerError> {
+    if shares(tx) {
+        sqlx::query(
+            "SELECT CASE WHEN pg_advisory_xact_lock(CAST(CAST('stamps' AS regclass) AS BIGINT)) IS NULL THEN 0 ELSE 1 END",
+        )
+        .execute(tx)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Locks an account's row until the transaction ends: what should be so for it doesn't change meanwhile.
+pub(super) async fn lock_account(tx: &mut AnyConnection, account: i64) -> Result<(), LedgerError> {
+    lock(tx, "SELECT id FROM accounts WHERE id = $1 FOR UPDATE", account).await
+}
+
+/// Locks the row of the account that a status belongs to.
+pub(super) async fn lock_account_of(tx: &mut AnyConnection, status: i64) -> Result<(), LedgerError> {
+    let text = "SELECT id FROM accounts WHERE id = (SELECT account FROM statuses WHERE id = $1) FOR UPDATE";
+    lock(tx, text, status).await
+}
+
+/// Locks a delivery's row: its outcome follows from effects on several accounts.
+pub(super) async fn lock_delivery(tx: &mut AnyConnection, row: i64) -> Result<(), LedgerError> {
+    lock(tx, "SELECT id FROM deliveries WHERE id = $1 FOR UPDATE", row).await
+}
+
+async fn lock(tx: &mut AnyConnection, text: &'static str, id: i64) -> Result<(), LedgerError> {
+    if shares(tx) {
+        sqlx::query(text).bind(id).execute(tx).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_shows_where_and_not_who() {
+        let url = Url::parse("postgres://rollcall:hunter2@db.example/rollcall?sslmode=require").unwrap();
+        assert_eq!(place(&url), "db.example:5432/rollcall");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_postgresql_address_is_refused_without_being_shown() {
+        let error = postgresql(&"mysql://rollcall:hunter2@db/x".into()).await.unwrap_err();
+        assert!(matches!(error, LedgerError::Address));
+        assert!(!error.to_string().contains("hunter2"));
+    }
+}

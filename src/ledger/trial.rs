@@ -1,0 +1,79 @@
+//! A ledger of a test's own, on either database: a folder, or a schema that is dropped in the end.
+//!
+//! PostgreSQL is the one at `ROLLCALL_TEST_POSTGRES`, by default [`DEFAULT`].
+
+use secrecy::SecretString;
+use sqlx::{AssertSqlSafe, Connection};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::Ledger;
+use super::database::Database;
+
+const DEFAULT: &str = "postgres://postgres@127.0.0.1:5432/test";
+
+/// The ledger, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Trial {
+    pub(crate) ledger: Ledger,
+    _place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    Folder { _folder: TempDir },
+    Schema(String),
+}
+
+impl Trial {
+    pub(crate) async fn open(on: Database) -> Self {
+        match on {
+            Database::Sqlite => {
+                let folder = tempfile::tempdir().unwrap();
+                Self { ledger: Ledger::open(folder.path()).await.unwrap(), _place: Place::Folder { _folder: folder } }
+            }
+            Database::PostgreSql => {
+                let schema = format!("rollcall_trial_{}", Uuid::now_v7().simple());
+                run(&format!("CREATE SCHEMA {schema}")).await;
+                let place = Place::Schema(schema.clone());
+                // It doesn't outlive a crash, and needn't.
+                let options = format!("options[search_path]={schema}&options[synchronous_commit]=off");
+                let url = SecretString::from(format!("{}?{options}&application_name={schema}", url()));
+                Self { ledger: Ledger::connect(&url, true).await.unwrap(), _place: place }
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Self::Schema(schema) = self {
+            // The test's own runtime may be about to end, and with it whatever its connections were about to do.
+            let end = format!(
+                "SELECT CAST(COUNT(pg_terminate_backend(pid, 5000)) AS BIGINT) FROM pg_stat_activity \
+                 WHERE application_name = '{schema}'"
+            );
+            let drop = format!("DROP SCHEMA {schema} CASCADE");
+            let dropping = std::thread::spawn(move || {
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+                    run(&end).await;
+                    run(&drop).await;
+                });
+            });
+            dropping.join().unwrap();
+        }
+    }
+}
+
+fn url() -> String {
+    std::env::var("ROLLCALL_TEST_POSTGRES").unwrap_or_else(|_| DEFAULT.to_owned())
+}
+
+async fn run(text: &str) {
+    sqlx::any::install_default_drivers();
+    let mut connection = sqlx::AnyConnection::connect(&url())
+        .await
+        .expect("PostgreSQL should answer at ROLLCALL_TEST_POSTGRES; tests/run starts one if need be");
+    sqlx::query(AssertSqlSafe(text.to_owned())).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+}
