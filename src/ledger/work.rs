@@ -15,6 +15,9 @@ use super::{Ledger, LedgerError, now, parsed};
 use crate::delivery::Timestamp;
 use crate::target::{FailureClass, IdentityRef, LinkStatus, PersonId};
 
+/// What the reason of an account begins with that only waits because of a dry run.
+pub const DRY_RUN: &str = "dry run";
+
 /// The right to work on one account's status, until a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
@@ -286,10 +289,25 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn wake_waiting(&self) -> Result<u64, LedgerError> {
+        self.wake("").await
+    }
+
+    /// Makes every account due now that waits only because of a dry run. Returns how many.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn end_dry_run(&self) -> Result<u64, LedgerError> {
+        self.wake(DRY_RUN).await
+    }
+
+    async fn wake(&self, reason: &str) -> Result<u64, LedgerError> {
         let mut tx = self.begin().await?;
         let now = now(&mut tx).await?;
-        let woken = sqlx::query("UPDATE statuses SET due_at = $1 WHERE state = 'waiting'")
+        let woken = sqlx::query(
+            "UPDATE statuses SET due_at = $1 WHERE state = 'waiting' AND COALESCE(reason, '') LIKE $2 || '%'",
+        )
             .bind(now.micros())
+            .bind(reason)
             .execute(&mut *tx)
             .await?
             .rows_affected();
