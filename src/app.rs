@@ -2,36 +2,36 @@
 //!
 //! In order: stop accepting, stop consuming, finish what is under way, close the ledger, close the broker.
 
-use std::collections::BTreeMap;
+mod observe;
+
 use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::observe::{Observed, Observer};
 use crate::broker::embedded::{self, Embedded};
 use crate::broker::rabbitmq::{self, RabbitMq};
 use crate::broker::{Health, SharedBroker, State};
 use crate::config::{ConfigError, Source};
 use crate::delivery::{SourceName, Timestamp};
 use crate::drata::{self, Client};
-use crate::ingress::admin::{self, HealthOf, Part};
+use crate::ingress::admin::{self, Part};
 use crate::ingress::{self, Ingress, IngressSource, Limits};
 use crate::ledger::{Ledger, LedgerError};
 use crate::people::{People, PeopleError};
 use crate::provider::{Secret, SettingsError};
 use crate::reconcile::{self, Policies, Reconciler};
 use crate::shutdown::Tasks;
-use crate::telemetry::metrics::{self as names, Metrics};
+use crate::telemetry::metrics::Metrics;
 use crate::worker::{Reader, Worker, WorkerSource};
 
 /// How long the worker and the reconciler may take to finish.
 const FINISH: Duration = Duration::from_secs(45);
-/// How often gauges and the ledger's health are brought up to date.
-const OBSERVE_EVERY: Duration = Duration::from_secs(5);
 /// How often the people map is looked at for changes.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
@@ -91,29 +91,17 @@ impl StartError {
     }
 }
 
-/// One source with its secrets, ready to verify and to interpret.
-#[derive(Debug)]
-pub struct ReadySource {
-    source: Source,
-    ingress: IngressSource,
-    worker: WorkerSource,
-}
-
-impl ReadySource {
-    /// Builds what verifies and interprets a source's deliveries.
-    ///
-    /// # Errors
-    /// If its settings or secrets don't fit its provider.
-    pub fn new(source: Source, secrets: Vec<Secret>) -> Result<Self, StartError> {
-        let wrong = |error| StartError::Source(source.settings.name.clone(), error);
-        let ingress = IngressSource {
-            name: source.settings.name.clone(),
-            provider: source.provider.name,
-            verifier: (source.provider.verifier)(&source.settings, secrets).map_err(wrong)?,
-        };
-        let worker = worker_source(&source)?;
-        Ok(Self { source, ingress, worker })
-    }
+/// What verifies a source's deliveries.
+///
+/// # Errors
+/// If its settings or secrets don't fit its provider.
+pub fn ingress_source(source: &Source, secrets: Vec<Secret>) -> Result<IngressSource, StartError> {
+    Ok(IngressSource {
+        name: source.settings.name.clone(),
+        provider: source.provider.name,
+        verifier: (source.provider.verifier)(&source.settings, secrets)
+            .map_err(|error| StartError::Source(source.settings.name.clone(), error))?,
+    })
 }
 
 /// What interprets a source's deliveries. Needs no secret.
@@ -153,13 +141,35 @@ pub fn policies<'a>(sources: impl IntoIterator<Item = &'a Source>) -> Policies {
     policies
 }
 
-/// Everything that a process with all roles is made of.
+/// Everything that a process is made of. It has at least one role.
 #[derive(Debug)]
 pub struct Setup {
-    /// The sources.
-    pub sources: Vec<ReadySource>,
     /// The broker, and the tasks that keep it going: they end last.
     pub broker: (SharedBroker, Tasks),
+    /// What it needs to take webhooks, if that is among its roles.
+    pub ingress: Option<IngressRole>,
+    /// What it needs to record deliveries and to reconcile, if that is among its roles.
+    pub worker: Option<WorkerRole>,
+    /// The metrics to serve.
+    pub metrics: Metrics,
+}
+
+/// The role that takes webhooks. It holds the webhook secrets, and knows neither ledger nor platform.
+#[derive(Debug)]
+pub struct IngressRole {
+    /// What verifies each source's deliveries.
+    pub sources: Vec<IngressSource>,
+    /// How to take requests.
+    pub settings: ingress::Settings,
+    /// Where webhooks come in.
+    pub listener: TcpListener,
+}
+
+/// The role that records deliveries and reconciles accounts. It holds the platform's key, and no webhook secret.
+#[derive(Debug)]
+pub struct WorkerRole {
+    /// The sources whose deliveries it reads.
+    pub sources: Vec<Source>,
     /// The ledger.
     pub ledger: Ledger,
     /// The platform.
@@ -168,97 +178,118 @@ pub struct Setup {
     pub people: (People, Option<PathBuf>),
     /// How to reconcile.
     pub reconcile: reconcile::Settings,
-    /// How to take requests.
-    pub ingress: ingress::Settings,
-    /// How many unacked messages the worker may have.
+    /// How many unacked messages it may have.
     pub prefetch: u16,
-    /// The metrics to serve.
-    pub metrics: Metrics,
+    /// How long an accepted delivery may be on its way before it is missing.
+    pub missing_after: Duration,
 }
 
 /// A process that runs.
 #[derive(Debug)]
 pub struct Running {
-    /// Where webhooks are taken.
-    pub ingress: SocketAddr,
+    /// Where webhooks are taken, if they are.
+    pub ingress: Option<SocketAddr>,
     /// Where `/live`, `/ready`, `/health` and `/metrics` are.
     pub admin: SocketAddr,
-    /// The ledger, to look at.
-    pub ledger: Ledger,
+    ledger: Option<Ledger>,
     front: Tasks,
     back: Tasks,
     broker: (SharedBroker, Tasks),
-    edge: Ingress,
+    edge: Option<Ingress>,
 }
 
 /// Starts all tasks.
 ///
 /// # Errors
-/// If a listener has no address.
-pub fn start(setup: Setup, webhooks: TcpListener, admin: TcpListener) -> Result<Running, std::io::Error> {
+/// If a listener has no address, or a source's settings don't fit its provider.
+pub fn start(setup: Setup, admin: TcpListener) -> anyhow::Result<Running> {
     let (front, back) = (Tasks::new(), Tasks::new());
-    let policies = policies(setup.sources.iter().map(|ready| &ready.source));
-    let (people, people_file) = setup.people;
-    let reconciler =
-        Arc::new(Reconciler::new(setup.ledger.clone(), setup.client, people.clone(), policies, setup.reconcile));
-    let mut readers = BTreeMap::new();
-    let mut edges = Vec::new();
-    for ready in setup.sources {
-        readers.insert(ready.ingress.name.clone(), ready.worker);
-        edges.push(ready.ingress);
-    }
-    let broker = setup.broker.0.clone();
-    let edge = Ingress::new(setup.ingress.clone(), edges, broker.clone());
-    let running = Running {
-        ingress: webhooks.local_addr()?,
+    let mut running = Running {
+        ingress: None,
         admin: admin.local_addr()?,
-        ledger: setup.ledger.clone(),
+        ledger: None,
         front: front.clone(),
         back: back.clone(),
         broker: setup.broker,
-        edge: edge.clone(),
+        edge: None,
     };
-
-    let names: Vec<SourceName> = readers.keys().cloned().collect();
-    let worker = Worker::new(setup.ledger.clone(), Reader::new(readers), Arc::clone(&reconciler));
-    back.spawn(worker.run(broker.clone(), setup.prefetch, back.token().clone()));
-    back.spawn(Arc::clone(&reconciler).run(back.token().clone()));
-    if let Some(file) = people_file {
-        back.spawn(watch_people(file, people, setup.ledger.clone(), Arc::clone(&reconciler), back.token().clone()));
+    let broker = running.broker.0.clone();
+    let asked = broker.clone();
+    let mut parts = vec![Part { name: "broker".into(), health: Arc::new(move || asked.health()), needed: true }];
+    if let Some(role) = setup.worker {
+        running.ledger = Some(role.ledger.clone());
+        // A process that also takes webhooks stays in its load balancer while the ledger is down: it can make them durable.
+        parts.extend(start_worker(role, broker.clone(), setup.ingress.is_none(), &back)?);
     }
-    let observed = Arc::new(Observed::new(Timestamp::now()));
-    back.spawn(observe(setup.ledger, Arc::clone(&observed), back.token().clone()));
     back.spawn(setup.metrics.clone().upkeep(back.token().clone()));
-
-    let mut parts = vec![
-        Part { name: "broker".into(), health: Arc::new(move || broker.health()), needed: true },
-        Part { name: "ledger".into(), health: observed.clone().part(LEDGER), needed: false },
-        Part { name: "drata".into(), health: Arc::new(move || reconciler.health()), needed: false },
-    ];
-    parts.extend(names.into_iter().map(|name| {
-        let part = format!("source:{name}");
-        Part { health: observed.clone().part(&part), name: part, needed: false }
-    }));
     let limits = Limits { header_timeout: Duration::from_secs(5), max_connections: 64, grace: Duration::from_secs(1) };
     let admin_tasks = back.clone();
     let admin_router = admin::router(parts, setup.metrics);
     back.spawn(async move { ingress::serve(admin, admin_router, limits, &admin_tasks).await });
-    let edge_tasks = front.clone();
-    front.spawn(async move { edge.serve(webhooks, &edge_tasks).await });
+    if let Some(role) = setup.ingress {
+        running.ingress = Some(role.listener.local_addr()?);
+        let edge = Ingress::new(role.settings, role.sources, broker);
+        running.edge = Some(edge.clone());
+        let edge_tasks = front.clone();
+        front.spawn(async move { edge.serve(role.listener, &edge_tasks).await });
+    }
     Ok(running)
+}
+
+/// Starts the worker's tasks, and returns its parts for `/health`.
+fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Tasks) -> Result<Vec<Part>, StartError> {
+    let (people, people_file) = role.people;
+    let dry_run = role.reconcile.dry_run;
+    let sources: Vec<SourceName> = role.sources.iter().map(|source| source.settings.name.clone()).collect();
+    let reconciler = Arc::new(Reconciler::new(
+        role.ledger.clone(),
+        role.client,
+        people.clone(),
+        policies(&role.sources),
+        role.reconcile,
+    ));
+    let worker = Worker::new(role.ledger.clone(), reader(&role.sources)?, Arc::clone(&reconciler));
+    back.spawn(worker.run(broker, role.prefetch, back.token().clone()));
+    back.spawn(Arc::clone(&reconciler).run(back.token().clone()));
+    if let Some(file) = people_file {
+        back.spawn(watch_people(file, people, role.ledger.clone(), Arc::clone(&reconciler), back.token().clone()));
+    }
+    let observed = Arc::new(Observed::new(Timestamp::now()));
+    let observer = Observer::new(role.ledger, sources.clone(), role.missing_after, Arc::clone(&observed));
+    back.spawn(observer.run(back.token().clone()));
+
+    let mut parts = vec![
+        Part { name: observe::LEDGER.into(), health: observed.clone().part(observe::LEDGER), needed: alone },
+        Part { name: observe::BALANCE.into(), health: observed.clone().part(observe::BALANCE), needed: false },
+        Part { name: "drata".into(), health: Arc::new(move || reconciler.health()), needed: false },
+    ];
+    if dry_run {
+        let reason = "this is a dry run: what would be applied is only reported, and nothing is changed at the platform";
+        let health = Health { state: State::Degraded, reason: Some(reason.to_owned()), since: Timestamp::now() };
+        parts.push(Part { name: "dry-run".into(), health: Arc::new(move || health.clone()), needed: false });
+    }
+    parts.extend(sources.into_iter().map(|name| {
+        let part = format!("source:{name}");
+        Part { health: observed.clone().part(&part), name: part, needed: false }
+    }));
+    Ok(parts)
 }
 
 impl Running {
     /// Tells the ledger how far the ingress has come, now.
     pub async fn checkpoint(&self) {
-        self.edge.checkpoint().await;
+        if let Some(edge) = &self.edge {
+            edge.checkpoint().await;
+        }
     }
 
     /// Ends everything in order. Returns whether all could finish.
     pub async fn stop(self, grace: Duration) -> bool {
         let accepted = self.front.end(grace + Duration::from_secs(5)).await;
         let worked = self.back.end(FINISH).await;
-        self.ledger.close().await;
+        if let Some(ledger) = &self.ledger {
+            ledger.close().await;
+        }
         self.broker.0.close().await;
         let closed = self.broker.1.end(Duration::from_secs(5)).await;
         accepted && worked && closed
@@ -321,67 +352,6 @@ impl FolderLock {
 fn create_private(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
-/// The ledger's name among the parts.
-const LEDGER: &str = "ledger";
-
-/// How parts were when they were last asked: those that can't answer at once. A part of which nothing is said is well.
-#[derive(Debug)]
-struct Observed {
-    began: Timestamp,
-    unwell: Mutex<BTreeMap<String, Health>>,
-}
-
-impl Observed {
-    const fn new(began: Timestamp) -> Self {
-        Self { began, unwell: Mutex::new(BTreeMap::new()) }
-    }
-
-    fn part(self: Arc<Self>, name: &str) -> HealthOf {
-        let name = name.to_owned();
-        Arc::new(move || {
-            let unwell = self.unwell.lock().unwrap_or_else(PoisonError::into_inner);
-            unwell.get(&name).cloned().unwrap_or(Health { state: State::Ok, reason: None, since: self.began })
-        })
-    }
-
-    fn ledger(&self, error: &LedgerError, now: Timestamp) {
-        let mut unwell = self.unwell.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = unwell.get(LEDGER).map_or(now, |known| known.since);
-        unwell.insert(LEDGER.to_owned(), Health { state: State::Down, reason: Some(error.to_string()), since });
-    }
-
-    fn all_but(&self, blind: Vec<(String, Option<String>, Timestamp)>) {
-        let blind = blind.into_iter().map(|(source, reason, since)| {
-            (format!("source:{source}"), Health { state: State::Degraded, reason, since })
-        });
-        *self.unwell.lock().unwrap_or_else(PoisonError::into_inner) = blind.collect();
-    }
-}
-
-async fn observe(ledger: Ledger, observed: Arc<Observed>, token: CancellationToken) {
-    let mut tick = tokio::time::interval(OBSERVE_EVERY);
-    while token.run_until_cancelled(tick.tick()).await.is_some() {
-        match observe_once(&ledger).await {
-            Ok(blind) => observed.all_but(blind),
-            Err(error) => observed.ledger(&error, Timestamp::now()),
-        }
-    }
-}
-
-async fn observe_once(ledger: &Ledger) -> Result<Vec<(String, Option<String>, Timestamp)>, LedgerError> {
-    let counts = ledger.counts().await?;
-    let gauges = [
-        (names::DUE_ACCOUNTS, counts.due),
-        (names::WAITING_ACCOUNTS, counts.waiting),
-        (names::PARKED_ACCOUNTS, counts.parked),
-    ];
-    for (name, count) in gauges {
-        metrics::gauge!(name).set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
-    }
-    metrics::gauge!(names::OLDEST_UNAPPLIED).set(counts.oldest_owed.map_or(0.0, |owed| owed.as_secs_f64()));
-    ledger.blind_sources().await
 }
 
 async fn watch_people(

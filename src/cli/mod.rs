@@ -1,6 +1,7 @@
 //! The command line: one file per command. Parsing a flag never does work.
 
 pub mod accounts;
+pub mod balance;
 pub mod deliveries;
 mod exit;
 pub mod explain;
@@ -60,6 +61,8 @@ enum Command {
     Deliveries(deliveries::Args),
     /// List accounts: what should be so at Drata, and what is so
     Accounts(accounts::Args),
+    /// Show whether everything that was accepted has arrived, and what is missing
+    Balance(balance::Args),
     /// Explain in plain sentences why an account's status is what it is
     Explain(explain::Args),
     /// List the providers: what is verified, which events are understood, what they do
@@ -84,6 +87,7 @@ impl Cli {
             Command::Serve(args) => Box::pin(serve::run(args, &place)).await,
             Command::Deliveries(args) => Box::pin(place.deliveries(&args)).await,
             Command::Accounts(args) => Box::pin(place.accounts(&args)).await,
+            Command::Balance(args) => Box::pin(place.balance(&args)).await,
             Command::Explain(args) => Box::pin(place.explain(&args)).await,
             Command::Providers(args) => providers::run(&args, &mut std::io::stdout()).map(|()| Exit::Done),
             Command::Send(args) => Box::pin(send::run(*args, &place)).await,
@@ -142,6 +146,12 @@ impl Place {
         let ledger = self.ledger(&self.settings()?).await?;
         accounts::run(args, &ledger, &mut std::io::stdout()).await?;
         Ok(Exit::Done)
+    }
+
+    async fn balance(&self, args: &balance::Args) -> anyhow::Result<Exit> {
+        let settings = self.settings()?;
+        let ledger = self.ledger(&settings).await?;
+        balance::run(args, &ledger, settings.balance.after, &mut std::io::stdout()).await
     }
 
     async fn explain(&self, args: &explain::Args) -> anyhow::Result<Exit> {

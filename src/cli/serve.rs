@@ -1,13 +1,14 @@
-//! `rollcall serve`: all roles in one process.
+//! `rollcall serve`: all roles in one process, or some of them.
 
 use secrecy::SecretString;
 
 use super::{Exit, Place, say};
-use crate::app::{self, FolderLock, ReadySource, Setup, StartError};
+use crate::app::{self, FolderLock, IngressRole, Setup, StartError, WorkerRole};
 use crate::broker::rabbitmq;
-use crate::config::{SecretRef, Settings};
+use crate::config::{SecretRef, Settings, Source};
 use crate::delivery::Timestamp;
 use crate::drata::{self, Client};
+use crate::ingress::IngressSource;
 use crate::ledger::Ledger;
 use crate::people::People;
 use crate::reconcile::{self, Schedule};
@@ -17,44 +18,65 @@ use crate::telemetry::{logs, metrics};
 /// How many accounts are worked on at once. The platform's rate limit is what bounds them in the end.
 const CONCURRENCY: usize = 8;
 
+/// What a process does. Left out, it does everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Role {
+    /// Take webhooks and make them durable in the broker
+    Ingress,
+    /// Record deliveries, and bring Drata up to date
+    Worker,
+}
+
+impl Role {
+    const ALL: [Self; 2] = [Self::Ingress, Self::Worker];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Worker => "worker",
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Without broker.url the deliveries go through a queue in data_dir, without ledger.url the ledger \
-                        is a SQLite file there: one binary does the whole job.\n\n\
-                        Example: rollcall --config /etc/rollcall/rollcall.toml serve"
+                        is a SQLite file there: one binary does the whole job. Roles apart need broker.url, and \
+                        each reads only the secrets that it uses.\n\n\
+                        Examples:\n  \
+                        rollcall --config /etc/rollcall/rollcall.toml serve\n  \
+                        rollcall serve --role ingress\n  \
+                        rollcall serve --dry-run    what would be changed at Drata, without changing it"
 )]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// What this process does
+    #[arg(long = "role", value_name = "ROLE", value_enum, value_delimiter = ',', default_values_t = Role::ALL)]
+    roles: Vec<Role>,
+    /// Change nothing at Drata: report each account that would be changed, and leave it waiting
+    #[arg(long)]
+    dry_run: bool,
+}
 
-pub(super) async fn run(_: Args, place: &Place) -> anyhow::Result<Exit> {
+pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
     let settings = place.settings()?;
     settings.require_sources()?;
+    let has = |role| args.roles.contains(&role);
+    if settings.broker.url.is_none() && !Role::ALL.into_iter().all(has) {
+        return Err(settings.wrong("broker.url", APART).into());
+    }
     logs::install(&settings.log, place.env.get("NO_COLOR").is_some_and(|value| !value.is_empty()))?;
     let grace = settings.ingress.settings.shutdown_grace;
 
     // Everything that can be wrong with the configuration is found out before a port is bound.
-    let sources = settings
-        .sources
-        .iter()
-        .map(|source| {
-            let resolve = |(n, secret): (usize, &SecretRef)| {
-                let key = || format!("source[{}].secrets[{n}]", source.settings.name);
-                secret.resolve(&place.env).map_err(|error| settings.needed_for(&key(), error))
-            };
-            let secrets = source.secrets.iter().enumerate().map(resolve).collect::<Result<_, _>>()?;
-            ReadySource::new(source.clone(), secrets)
-        })
-        .collect::<Result<Vec<_>, StartError>>()?;
-    let client = client(&settings, place)?;
-    let people = match &settings.people.file {
-        Some(file) => People::read(file).map_err(StartError::People)?,
-        None => People::default(),
-    };
+    let verifying = if has(Role::Ingress) { Some(ingress_sources(&settings, place)?) } else { None };
+    let reconciling = if has(Role::Worker) { Some((client(&settings, place)?, people(&settings)?)) } else { None };
     let broker_url = settings.broker.url.as_ref().map(|url| url.resolve(&place.env)).transpose();
     let broker_url = broker_url.map_err(|error| settings.needed_for("broker.url", error))?;
 
-    let _lock = FolderLock::take(&settings.data_dir)?;
-    let ledger = Ledger::open(&settings.data_dir).await.map_err(StartError::Ledger)?;
-    ledger.end_leases().await.map_err(StartError::Ledger)?;
+    // SQLite and the embedded broker have one process each; an ingress alone keeps nothing in data_dir.
+    let in_folder = broker_url.is_none() || (has(Role::Worker) && settings.ledger.url.is_none());
+    let _lock = if in_folder { Some(FolderLock::take(&settings.data_dir)?) } else { None };
+    let ledger = if has(Role::Worker) { Some(open_ledger(&settings, args.dry_run).await?) } else { None };
     let max_message = usize::try_from(settings.broker.max_message.as_u64()).unwrap_or(usize::MAX);
     let broker = match broker_url {
         None => app::open_embedded(&settings.data_dir, max_message).await?,
@@ -67,12 +89,17 @@ pub(super) async fn run(_: Args, place: &Place) -> anyhow::Result<Exit> {
             ..rabbitmq::Settings::new(SecretString::from(url.to_string()))
         })?,
     };
-    let webhooks = app::listen(settings.ingress.listen).await?;
+    let ingress = match verifying {
+        None => None,
+        Some(sources) => Some(IngressRole {
+            sources,
+            settings: settings.ingress.settings.clone(),
+            listener: app::listen(settings.ingress.listen).await?,
+        }),
+    };
     let admin = app::listen(settings.admin.listen).await?;
-
-    let setup = Setup {
-        sources,
-        broker,
+    let worker = reconciling.zip(ledger).map(|((client, people), ledger)| WorkerRole {
+        sources: settings.sources.clone(),
         ledger,
         client,
         people: (people, settings.people.file.clone()),
@@ -86,25 +113,30 @@ pub(super) async fn run(_: Args, place: &Place) -> anyhow::Result<Exit> {
             waiting: settings.retry.waiting,
             request_timeout: settings.drata.timeout,
             concurrency: CONCURRENCY,
+            dry_run: args.dry_run,
         },
-        ingress: settings.ingress.settings.clone(),
         prefetch: settings.broker.prefetch,
-        metrics: metrics::install()?,
-    };
-    let running = app::start(setup, webhooks, admin)?;
+        missing_after: settings.balance.after,
+    });
+    let running = app::start(Setup { broker, ingress, worker, metrics: metrics::install()? }, admin)?;
+    let roles: Vec<&str> = Role::ALL.into_iter().filter(|role| has(*role)).map(Role::as_str).collect();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        webhooks = %running.ingress,
+        roles = roles.join(","),
+        webhooks = running.ingress.map(tracing::field::display),
         admin = %running.admin,
         broker = settings.broker.url.as_ref().map_or_else(|| "embedded".to_owned(), ToString::to_string),
-        data_dir = %settings.data_dir.display(),
+        ledger = has(Role::Worker).then(|| settings.ledger.url.as_ref().map_or_else(|| "SQLite".to_owned(), ToString::to_string)),
+        data_dir = in_folder.then(|| tracing::field::display(settings.data_dir.display())),
         "ready"
     );
-    for source in &settings.sources {
-        say(format_args!(
-            "{} ({}): POST http://{}/webhooks/{}",
-            source.settings.name, source.provider.title, running.ingress, source.settings.name
-        ))?;
+    if args.dry_run && has(Role::Worker) {
+        tracing::warn!("THIS IS A DRY RUN: what would be applied is only reported, and nothing is changed at Drata");
+    }
+    for (source, address) in settings.sources.iter().zip(std::iter::repeat(running.ingress)) {
+        let Some(address) = address else { break };
+        let name = &source.settings.name;
+        say(format_args!("{name} ({}): POST http://{address}/webhooks/{name}", source.provider.title))?;
     }
     let why = signal().await?;
     let began = Timestamp::now();
@@ -120,6 +152,45 @@ pub(super) async fn run(_: Args, place: &Place) -> anyhow::Result<Exit> {
         Signal::Interrupt => Exit::Interrupted,
         Signal::Terminate => Exit::Done,
     })
+}
+
+/// Why roles apart can't do without RabbitMQ.
+const APART: &str = "is missing, and a process with some of the roles needs it: the embedded broker lives in one process, \
+    so that the others would never see its deliveries. Set it to RabbitMQ's address, or serve without --role";
+
+fn ingress_sources(settings: &Settings, place: &Place) -> Result<Vec<IngressSource>, StartError> {
+    let ready = |source: &Source| {
+        let resolve = |(n, secret): (usize, &SecretRef)| {
+            let key = || format!("source[{}].secrets[{n}]", source.settings.name);
+            secret.resolve(&place.env).map_err(|error| settings.needed_for(&key(), error))
+        };
+        let secrets = source.secrets.iter().enumerate().map(resolve).collect::<Result<_, _>>()?;
+        app::ingress_source(source, secrets)
+    };
+    settings.sources.iter().map(ready).collect()
+}
+
+fn people(settings: &Settings) -> Result<People, StartError> {
+    Ok(match &settings.people.file {
+        Some(file) => People::read(file)?,
+        None => People::default(),
+    })
+}
+
+/// Opens the ledger for a worker, and lets go of what an earlier process held.
+async fn open_ledger(settings: &Settings, dry_run: bool) -> Result<Ledger, StartError> {
+    let ledger = Ledger::open(&settings.data_dir).await?;
+    // Only SQLite belongs to one worker alone; others may be at work in PostgreSQL.
+    if settings.ledger.url.is_none() {
+        ledger.end_leases().await?;
+    }
+    if !dry_run {
+        let woken = ledger.end_dry_run().await?;
+        if woken > 0 {
+            tracing::info!(accounts = woken, "an earlier run was a dry run; what it would have applied is due now");
+        }
+    }
+    Ok(ledger)
 }
 
 fn client(settings: &Settings, place: &Place) -> Result<Client, StartError> {

@@ -5,6 +5,7 @@
 //! of what those do. Nothing else in rollcall reads the environment.
 
 mod admin;
+mod balance;
 mod broker;
 mod checks;
 mod drata;
@@ -24,6 +25,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use admin::Admin;
+pub use balance::Balance;
 pub use broker::Broker;
 pub use drata::Drata;
 pub use ingress::Ingress;
@@ -70,6 +72,8 @@ pub struct Settings {
     pub drata: Drata,
     /// `[retry]`
     pub retry: Retry,
+    /// `[balance]`
+    pub balance: Balance,
     /// `[people]`
     pub people: People,
     /// `[log]`
@@ -90,6 +94,12 @@ impl Settings {
             return Err(Problem::new(&self.origin, keys::SOURCE, fix).into());
         }
         Ok(())
+    }
+
+    /// Says what is wrong with a key that is only needed sometimes.
+    #[must_use]
+    pub fn wrong(&self, key: &str, message: &str) -> ConfigError {
+        Problem::new(&self.origin, key, message).into()
     }
 
     /// Says for which key a secret can't be read: a reference knows only where the secret should be.
@@ -140,6 +150,7 @@ fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settin
     let ledger = Ledger::read(layers);
     let drata = Drata::read(layers);
     let retry = Retry::read(layers);
+    let balance = Balance::read(layers);
     let people = People::read(layers);
     let log = log::read(layers);
     let tables = layers.take_sources();
@@ -153,6 +164,7 @@ fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settin
         ledger: ledger?,
         drata: drata?,
         retry: retry?,
+        balance: balance?,
         people: people?,
         log: log?,
         sources,

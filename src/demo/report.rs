@@ -68,7 +68,7 @@ impl Report {
     pub(super) fn opening(&self, stage: &Stage) -> std::io::Result<()> {
         let broker = if stage.rabbitmq.is_some() { "RabbitMQ" } else { "embedded" };
         self.line(format_args!("rollcall demo: everything in one process, on loopback and in a temporary folder"))?;
-        self.line(format_args!("  webhooks  http://{}/webhooks/…", stage.running.ingress))?;
+        self.line(format_args!("  webhooks  {}webhooks/…", stage.webhooks))?;
         self.line(format_args!("  admin     http://{}/health", stage.running.admin))?;
         self.line(format_args!("  Drata     {} (a stand-in)", stage.drata))?;
         self.line(format_args!("  broker    {broker}"))

@@ -12,7 +12,7 @@ use url::Url;
 
 use super::report::{Delivered, Ended, Report};
 use super::story::{Expected, Step, Story};
-use crate::app::{self, ReadySource, Running, Setup};
+use crate::app::{self, IngressRole, Running, Setup, WorkerRole};
 use crate::broker::{SharedBroker, State, rabbitmq};
 use crate::cli::OutOfReach;
 use crate::config::{self, Source};
@@ -38,6 +38,8 @@ const FIRST_CONNECTION: i64 = 12;
 /// Everything that runs.
 pub(super) struct Stage {
     pub(super) running: Running,
+    pub(super) webhooks: Url,
+    ledger: Ledger,
     pub(super) drata: Url,
     pub(super) rabbitmq: Option<rabbitmq::Settings>,
     cast: Cast,
@@ -83,18 +85,17 @@ impl Cast {
             .context("there are no stories")
     }
 
-    fn ready(&self) -> anyhow::Result<Vec<ReadySource>> {
+    fn configured(&self) -> anyhow::Result<Vec<Source>> {
         let provider = provider::find("github").context("GitHub is a provider")?;
         let sources = self.sources.iter().map(|((organization, policy), (name, connection))| {
-            let source = Source {
+            Ok(Source {
                 settings: settings(name.clone(), Some(organization))?,
                 provider,
                 secrets: Vec::new(),
                 on_access_lost: if *policy == "keep" { OnAccessLost::Keep } else { OnAccessLost::Unlink },
                 connections: Connections::One(ConnectionRef::Id(*connection)),
                 mass_change_limit: 50,
-            };
-            Ok(ReadySource::new(source, vec![self.secret.clone()])?)
+            })
         });
         sources.collect()
     }
@@ -144,10 +145,18 @@ impl Stage {
         };
         reachable(&broker.0).await?;
         let defaults = config::load(config::Sources { file: None, env: BTreeMap::new(), registry: REGISTRY })?;
-        let setup = Setup {
-            sources: cast.ready()?,
-            broker,
-            ledger: Ledger::open(folder.path()).await?,
+        let sources = cast.configured()?;
+        let verifying = sources.iter().map(|source| app::ingress_source(source, vec![cast.secret.clone()]));
+        let ingress = IngressRole {
+            sources: verifying.collect::<Result<_, _>>()?,
+            settings: defaults.ingress.settings,
+            listener: app::listen(loopback).await?,
+        };
+        let webhooks = ingress.listener.local_addr()?;
+        let ledger = Ledger::open(folder.path()).await?;
+        let worker = WorkerRole {
+            sources,
+            ledger: ledger.clone(),
             client: Client::new(
                 // The stand-in has no limit, and nobody wants to watch one.
                 drata::Settings { requests_per_minute: 100_000, ..drata::Settings::new(drata.clone()) },
@@ -164,15 +173,16 @@ impl Stage {
                 waiting: Duration::from_secs(1),
                 request_timeout: Duration::from_secs(5),
                 concurrency: 4,
+                dry_run: false,
             },
-            ingress: defaults.ingress.settings,
             prefetch: 100,
-            metrics: metrics::install()?,
+            missing_after: defaults.balance.after,
         };
-        let running = app::start(setup, app::listen(loopback).await?, app::listen(loopback).await?)?;
-        let webhooks: Url = format!("http://{}/", running.ingress).parse()?;
+        let setup = Setup { broker, ingress: Some(ingress), worker: Some(worker), metrics: metrics::install()? };
+        let running = app::start(setup, app::listen(loopback).await?)?;
+        let webhooks: Url = format!("http://{webhooks}/").parse()?;
         let http = outbound::builder(&webhooks, Duration::from_secs(10))?.build()?;
-        Ok(Self { running, drata, rabbitmq, cast, sandbox, sandbox_tasks, http, _folder: folder })
+        Ok(Self { running, ledger, webhooks, drata, rabbitmq, cast, sandbox, sandbox_tasks, http, _folder: folder })
     }
 
     /// Plays one story, and holds the stand-in to it.
@@ -208,7 +218,7 @@ impl Stage {
         let draft = signer.invent(&story.invention(step, base))?;
         let id: DeliveryId = draft.id.parse()?;
         let SignedRequest { headers, body } = signer.sign(&draft, Timestamp::now())?;
-        let url = format!("http://{}/webhooks/{source}", self.running.ingress);
+        let url = format!("{}webhooks/{source}", self.webhooks);
         let answer = self.http.post(url).headers(headers).body(body).send().await?.status().as_u16();
         let outcome = if answer == 202 { Some(self.outcome(source, &id).await?) } else { None };
         Ok(Delivered { event: step.event.clone(), again: step.is_copy_in(story), answer, outcome })
@@ -218,7 +228,7 @@ impl Stage {
     async fn outcome(&self, source: &SourceName, id: &DeliveryId) -> anyhow::Result<(Outcome, Option<String>)> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match self.running.ledger.outcome_of(source, id).await? {
+            match self.ledger.outcome_of(source, id).await? {
                 Some((outcome, reason)) if outcome != Outcome::Pending => return Ok((outcome, reason)),
                 _ if Instant::now() > deadline => bail!("delivery {id} has no lasting outcome after {PATIENCE:?}"),
                 _ => tokio::time::sleep(LOOK_EVERY).await,
@@ -231,7 +241,7 @@ impl Stage {
         self.running.checkpoint().await;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let balance = self.running.ledger.balance().await?;
+            let balance = self.ledger.balance().await?;
             let complete = balance.accepted >= report.accepted() && balance.missing() == 0;
             if complete || Instant::now() > deadline {
                 report.balance(balance);

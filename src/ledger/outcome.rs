@@ -46,6 +46,12 @@ impl Outcome {
         Self::Ignored,
     ];
 
+    /// Those that aren't done: the delivery still has something ahead of it.
+    pub const OPEN: [Self; 4] = [Self::Parked, Self::Held, Self::Waiting, Self::Pending];
+
+    /// Those whose change is to reach the platform by itself and hasn't.
+    pub const UNAPPLIED: [Self; 2] = [Self::Waiting, Self::Pending];
+
     /// The word used everywhere.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -94,7 +94,7 @@ impl Ledger {
             match record {
                 Record::Delivery(entry) => {
                     let accepted = match entry.delivery.stamp {
-                        Some(stamp) => tally.arrived(&mut tx, &entry.delivery.source, stamp, now).await?,
+                        Some(stamp) => tally.arrived(&mut tx, &entry.delivery, stamp, now).await?,
                         None => false,
                     };
                     due |= Recorder { tx: &mut tx, now }.delivery(entry, accepted).await?;
@@ -111,7 +111,7 @@ impl Ledger {
                 }
             }
         }
-        balance::store(&mut tx, tally).await?;
+        balance::store(&mut tx, tally, now).await?;
         tx.commit().await?;
         Ok(due)
     }

@@ -16,6 +16,9 @@ use super::{Ledger, LedgerError, now, parsed, unless_in_conflict};
 use crate::delivery::Timestamp;
 use crate::target::{FailureClass, IdentityRef, LinkStatus, PersonId};
 
+/// What the reason of an account begins with that only waits because of a dry run.
+pub const DRY_RUN: &str = "dry run";
+
 /// The right to work on one account's status, until a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
@@ -304,14 +307,29 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn wake_waiting(&self) -> Result<u64, LedgerError> {
-        unless_in_conflict(|| self.wake_waiting_once()).await
+        self.wake("").await
     }
 
-    async fn wake_waiting_once(&self) -> Result<u64, LedgerError> {
+    /// Makes every account due now that waits only because of a dry run. Returns how many.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn end_dry_run(&self) -> Result<u64, LedgerError> {
+        self.wake(DRY_RUN).await
+    }
+
+    async fn wake(&self, reason: &str) -> Result<u64, LedgerError> {
+        unless_in_conflict(|| self.wake_once(reason)).await
+    }
+
+    async fn wake_once(&self, reason: &str) -> Result<u64, LedgerError> {
         let mut tx = self.begin().await?;
         let now = now(&mut tx).await?;
-        let woken = sqlx::query("UPDATE statuses SET due_at = $1 WHERE state = 'waiting'")
+        let woken = sqlx::query(
+            "UPDATE statuses SET due_at = $1 WHERE state = 'waiting' AND COALESCE(reason, '') LIKE $2 || '%'",
+        )
             .bind(now.micros())
+            .bind(reason)
             .execute(&mut *tx)
             .await?
             .rows_affected();

@@ -10,7 +10,7 @@ use crate::access::{Access, AccountKind, access};
 use crate::delivery::Timestamp;
 use crate::ledger::LedgerError;
 use crate::ledger::view::View;
-use crate::ledger::work::{Attempt, Held, Lease, Settled, Settlement};
+use crate::ledger::work::{Attempt, DRY_RUN, Held, Lease, Settled, Settlement};
 use crate::people::Mapped;
 use crate::target::{Failure, FailureClass, Identity, IdentityRef, LinkStatus, PersonId, PersonRef};
 
@@ -279,6 +279,13 @@ impl<'a> Look<'a> {
             });
         }
         let Some(identity) = self.identity else { return Ok(Gone) };
+        if self.reconciler.settings.dry_run {
+            let would = match wanted {
+                LinkStatus::Linked(person) => format!("link it to person {person}"),
+                LinkStatus::Unlinked => "unlink it".to_owned(),
+            };
+            return Err(self.wait(format!("{DRY_RUN}: would {would}")));
+        }
         let lease = self.reconciler.lease();
         let began = Instant::now();
         match self.reconciler.ledger.intend(self.lease, self.view.version, wanted, lease).await? {

@@ -46,6 +46,8 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// How many accounts are worked on at once.
     pub concurrency: usize,
+    /// Whether to change nothing at the platform, and only to say what would be changed.
+    pub dry_run: bool,
 }
 
 /// How long to be idle at the most: another process may have made an account due.

@@ -39,8 +39,8 @@ const fn counter(name: &'static str, labels: &'static [&'static str], meaning: &
     Metric { name, kind: Kind::Counter, unit: Unit::Count, labels, meaning }
 }
 
-const fn gauge(name: &'static str, unit: Unit, meaning: &'static str) -> Metric {
-    Metric { name, kind: Kind::Gauge, unit, labels: &[], meaning }
+const fn gauge(name: &'static str, unit: Unit, labels: &'static [&'static str], meaning: &'static str) -> Metric {
+    Metric { name, kind: Kind::Gauge, unit, labels, meaning }
 }
 
 const fn seconds(name: &'static str, labels: &'static [&'static str], meaning: &'static str) -> Metric {
@@ -81,6 +81,12 @@ pub const DUE_ACCOUNTS: &str = "rollcall_due_accounts";
 pub const WAITING_ACCOUNTS: &str = "rollcall_waiting_accounts";
 /// Accounts that are parked.
 pub const PARKED_ACCOUNTS: &str = "rollcall_parked_accounts";
+/// Accounts that a dry run would have changed.
+pub const WOULD_APPLY_ACCOUNTS: &str = "rollcall_would_apply_accounts";
+/// Deliveries that aren't done.
+pub const OPEN_DELIVERIES: &str = "rollcall_open_deliveries";
+/// Accepted deliveries that haven't arrived.
+pub const MISSING_DELIVERIES: &str = "rollcall_missing_deliveries";
 /// The age of the oldest change that isn't applied.
 pub const OLDEST_UNAPPLIED: &str = "rollcall_oldest_unapplied_seconds";
 
@@ -89,7 +95,7 @@ pub const METRICS: &[Metric] = &[
     counter(ACCEPTED, &["source"], "Deliveries that were accepted: durable in the broker and answered with 202."),
     counter(REFUSED, &["source", "reason"], "Requests that were refused; source is - if there is no such source."),
     seconds(INGRESS_SECONDS, &[], "How long a webhook request took, from its headers to its answer."),
-    gauge(IN_FLIGHT, Unit::Count, "Webhook requests that are in work."),
+    gauge(IN_FLIGHT, Unit::Count, &[], "Webhook requests that are in work."),
     seconds(PUBLISH_SECONDS, &[], "How long it took until the broker had confirmed a delivery."),
     counter(PUBLISH_FAILURES, &["reason"], "Publishes that the broker didn't confirm."),
     counter(RECONNECTS, &["role"], "Times that the connection to the broker was rebuilt."),
@@ -104,10 +110,28 @@ pub const METRICS: &[Metric] = &[
     counter(OVERTAKEN, &[], "Statuses that an earlier, unanswered call had overtaken late, and that were corrected."),
     counter(EMBEDDED_COMMITS, &[], "Transactions of the embedded broker; publishes and acks share them."),
     counter(OUTCOMES, &["outcome"], "Deliveries by what became of them."),
-    gauge(DUE_ACCOUNTS, Unit::Count, "Accounts whose status is to be brought up to date now."),
-    gauge(WAITING_ACCOUNTS, Unit::Count, "Accounts that wait for their identity or their person."),
-    gauge(PARKED_ACCOUNTS, Unit::Count, "Accounts that were given up on and need an operator."),
-    gauge(OLDEST_UNAPPLIED, Unit::Seconds, "The age of the oldest change that hasn't reached the platform."),
+    gauge(DUE_ACCOUNTS, Unit::Count, &[], "Accounts whose status is to be brought up to date now."),
+    gauge(WAITING_ACCOUNTS, Unit::Count, &[], "Accounts that wait for their identity or their person."),
+    gauge(PARKED_ACCOUNTS, Unit::Count, &[], "Accounts that were given up on and need an operator."),
+    gauge(
+        WOULD_APPLY_ACCOUNTS,
+        Unit::Count,
+        &[],
+        "Accounts that a dry run would have changed; they are among those that wait.",
+    ),
+    gauge(OPEN_DELIVERIES, Unit::Count, &["source", "outcome"], "Deliveries that are pending, waiting, held or parked."),
+    gauge(
+        OLDEST_UNAPPLIED,
+        Unit::Seconds,
+        &["source", "outcome"],
+        "The age of the oldest change that hasn't reached the platform: pending is rollcall's to do, waiting is for an identity or a person to appear.",
+    ),
+    gauge(
+        MISSING_DELIVERIES,
+        Unit::Count,
+        &["source"],
+        "Accepted deliveries that should have been recorded by now and aren't.",
+    ),
 ];
 
 /// From half a millisecond (a publish on a quiet machine) to ten seconds (where providers hang up).

@@ -6,7 +6,9 @@ use serde::Serialize;
 use sqlx::Row;
 
 use crate::delivery::Timestamp;
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::outcome::Outcome;
+use crate::ledger::work::DRY_RUN;
+use crate::ledger::{Ledger, LedgerError, parsed};
 
 /// How much work there is, by the database's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -17,9 +19,30 @@ pub struct Counts {
     pub waiting: i64,
     /// Statuses that nobody tries any more by itself.
     pub parked: i64,
-    /// How long ago the oldest change was received that rollcall still has to bring to the platform. What waits for
-    /// something outside or is parked doesn't count: it would hide a real delay behind an old one.
-    pub oldest_owed: Option<Duration>,
+    /// Statuses that only wait because of a dry run: they would be applied.
+    pub would_apply: i64,
+}
+
+/// Deliveries of a source that aren't done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OpenDeliveries {
+    /// The source.
+    pub source: String,
+    /// What has become of them so far.
+    pub outcome: Outcome,
+    /// How many they are.
+    pub count: i64,
+}
+
+/// The oldest change of a source that hasn't reached the platform.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OldestUnapplied {
+    /// The source.
+    pub source: String,
+    /// Whether rollcall still has to bring it there (pending), or waits for something outside (waiting).
+    pub outcome: Outcome,
+    /// How long ago it was received, by the database's clock.
+    pub age: Duration,
 }
 
 impl Ledger {
@@ -32,16 +55,55 @@ impl Ledger {
             "SELECT (SELECT COUNT(*) FROM statuses WHERE due_at <= (SELECT now_us FROM clock)), \
              (SELECT COUNT(*) FROM statuses WHERE state = 'waiting'), \
              (SELECT COUNT(*) FROM statuses WHERE state = 'parked'), \
-             (SELECT MIN(owed_since) FROM statuses WHERE state = 'pending'), (SELECT now_us FROM clock)",
+             (SELECT COUNT(*) FROM statuses WHERE state = 'waiting' AND reason LIKE $1 || '%')",
         )
+        .bind(DRY_RUN)
         .fetch_one(&self.read)
         .await?;
-        let (oldest, now): (Option<i64>, i64) = (row.try_get(3)?, row.try_get(4)?);
         Ok(Counts {
             due: row.try_get(0)?,
             waiting: row.try_get(1)?,
             parked: row.try_get(2)?,
-            oldest_owed: oldest.map(|oldest| Timestamp(now).since(Timestamp(oldest))),
+            would_apply: row.try_get(3)?,
         })
+    }
+
+    /// How many deliveries aren't done, by source and outcome. An index holds only these, so that a million done ones
+    /// cost nothing.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn open_deliveries(&self) -> Result<Vec<OpenDeliveries>, LedgerError> {
+        let rows = sqlx::query(
+            "SELECT source, outcome, COUNT(*) FROM deliveries \
+             WHERE outcome IN ('parked', 'held', 'waiting', 'pending') GROUP BY source, outcome",
+        )
+        .fetch_all(&self.read)
+        .await?;
+        let open = rows.iter().map(|row| {
+            let outcome = parsed("outcome", &row.try_get::<String, _>(1)?)?;
+            Ok(OpenDeliveries { source: row.try_get(0)?, outcome, count: row.try_get(2)? })
+        });
+        open.collect()
+    }
+
+    /// The oldest change of each source that hasn't reached the platform.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn oldest_unapplied(&self) -> Result<Vec<OldestUnapplied>, LedgerError> {
+        let rows = sqlx::query(
+            "SELECT d.source, e.effect, MIN(d.received_at), (SELECT now_us FROM clock) \
+             FROM effects e JOIN deliveries d ON d.id = e.row \
+             WHERE e.effect IN ('pending', 'waiting') GROUP BY d.source, e.effect",
+        )
+        .fetch_all(&self.read)
+        .await?;
+        let oldest = rows.iter().map(|row| {
+            let outcome = parsed("effect", &row.try_get::<String, _>(1)?)?;
+            let age = Timestamp(row.try_get(3)?).since(Timestamp(row.try_get(2)?));
+            Ok(OldestUnapplied { source: row.try_get(0)?, outcome, age })
+        });
+        oldest.collect()
     }
 }

@@ -66,7 +66,12 @@ async fn counts_tell_what_is_due_and_how_long_the_platform_has_been_owed() {
     let sample = Sample::new().await;
     let counts = sample.ledger.counts().await.unwrap();
     assert_eq!((counts.due, counts.waiting, counts.parked), (1, 1, 0));
-    // Hubber's, received three minutes ago; the older one that waits for a person doesn't count.
-    assert_eq!(counts.oldest_owed, Some(Duration::from_secs(180)));
+    let oldest = sample.ledger.oldest_unapplied().await.unwrap();
+    let pending: Vec<_> = oldest.iter().filter(|oldest| oldest.outcome == Outcome::Pending).collect();
+    // Hubber's, received three minutes ago; the older one that waits for a person is told apart.
+    assert_eq!(pending.iter().map(|oldest| oldest.age).collect::<Vec<_>>(), [Duration::from_secs(180)]);
+    assert!(oldest.iter().any(|oldest| oldest.outcome == Outcome::Waiting && oldest.age > pending[0].age));
+    let open = sample.ledger.open_deliveries().await.unwrap();
+    assert!(open.iter().any(|open| open.outcome == Outcome::Waiting && open.count == 1), "{open:?}");
     assert_eq!(sample.ledger.now().await.unwrap(), "2026-11-24T08:10:00Z".parse::<Timestamp>().unwrap());
 }

@@ -1,0 +1,161 @@
+//! What the ledger shows from the outside: gauges and the parts of `/health` that can't answer at once. Every few seconds
+//! they are read from it; no query here grows with the number of deliveries that are done.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{Health, State};
+use crate::delivery::{SourceName, Timestamp};
+use crate::ingress::admin::HealthOf;
+use crate::ledger::balance::Gap;
+use crate::ledger::outcome::Outcome;
+use crate::ledger::{Ledger, LedgerError};
+use crate::telemetry::metrics as names;
+
+/// How often gauges and health are brought up to date.
+const EVERY: Duration = Duration::from_secs(5);
+/// The names of two parts.
+pub(super) const LEDGER: &str = "ledger";
+pub(super) const BALANCE: &str = "balance";
+
+/// How parts were when they were last asked. A part of which nothing is said is well.
+#[derive(Debug)]
+pub(super) struct Observed {
+    began: Timestamp,
+    unwell: Mutex<BTreeMap<String, Health>>,
+}
+
+impl Observed {
+    pub(super) const fn new(began: Timestamp) -> Self {
+        Self { began, unwell: Mutex::new(BTreeMap::new()) }
+    }
+
+    pub(super) fn part(self: Arc<Self>, name: &str) -> HealthOf {
+        let name = name.to_owned();
+        Arc::new(move || {
+            let unwell = self.unwell.lock().unwrap_or_else(PoisonError::into_inner);
+            unwell.get(&name).cloned().unwrap_or(Health { state: State::Ok, reason: None, since: self.began })
+        })
+    }
+
+    fn ledger_failed(&self, error: &LedgerError, now: Timestamp) {
+        let mut unwell = self.unwell.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = unwell.get(LEDGER).map_or(now, |known| known.since);
+        unwell.insert(LEDGER.to_owned(), Health { state: State::Down, reason: Some(error.to_string()), since });
+    }
+
+    fn set(&self, unwell: BTreeMap<String, Health>) {
+        *self.unwell.lock().unwrap_or_else(PoisonError::into_inner) = unwell;
+    }
+}
+
+/// Reads the ledger every few seconds.
+pub(super) struct Observer {
+    ledger: Ledger,
+    sources: Vec<SourceName>,
+    missing_after: Duration,
+    observed: Arc<Observed>,
+    /// The gaps that were logged.
+    alarms: BTreeSet<(String, String, i64, i64)>,
+}
+
+impl Observer {
+    pub(super) const fn new(
+        ledger: Ledger,
+        sources: Vec<SourceName>,
+        missing_after: Duration,
+        observed: Arc<Observed>,
+    ) -> Self {
+        Self { ledger, sources, missing_after, observed, alarms: BTreeSet::new() }
+    }
+
+    pub(super) async fn run(mut self, token: CancellationToken) {
+        let mut tick = tokio::time::interval(EVERY.min(self.missing_after));
+        while token.run_until_cancelled(tick.tick()).await.is_some() {
+            match self.once().await {
+                Ok(unwell) => self.observed.set(unwell),
+                Err(error) => self.observed.ledger_failed(&error, Timestamp::now()),
+            }
+        }
+    }
+
+    async fn once(&mut self) -> Result<BTreeMap<String, Health>, LedgerError> {
+        let counts = self.ledger.counts().await?;
+        for (name, count) in [
+            (names::DUE_ACCOUNTS, counts.due),
+            (names::WAITING_ACCOUNTS, counts.waiting),
+            (names::PARKED_ACCOUNTS, counts.parked),
+            (names::WOULD_APPLY_ACCOUNTS, counts.would_apply),
+        ] {
+            metrics::gauge!(name).set(number(count));
+        }
+        self.open_deliveries().await?;
+        let missing = self.ledger.missing(self.missing_after).await?;
+        let mut unwell: BTreeMap<String, Health> = self.ledger.blind_sources().await?.into_iter().map(blind).collect();
+        unwell.extend(self.balance(&missing).map(|health| (BALANCE.to_owned(), health)));
+        Ok(unwell)
+    }
+
+    /// Gauges of what isn't done yet, for every source, so that they fall to zero when all is.
+    async fn open_deliveries(&self) -> Result<(), LedgerError> {
+        let open = self.ledger.open_deliveries().await?;
+        for source in &self.sources {
+            for outcome in Outcome::OPEN {
+                let found = open.iter().find(|open| open.source == source.as_str() && open.outcome == outcome);
+                let labels = [("source", source.to_string()), ("outcome", outcome.to_string())];
+                metrics::gauge!(names::OPEN_DELIVERIES, &labels).set(number(found.map_or(0, |open| open.count)));
+            }
+        }
+        let oldest = self.ledger.oldest_unapplied().await?;
+        for source in &self.sources {
+            for outcome in Outcome::UNAPPLIED {
+                let found = oldest.iter().find(|oldest| oldest.source == source.as_str() && oldest.outcome == outcome);
+                let labels = [("source", source.to_string()), ("outcome", outcome.to_string())];
+                metrics::gauge!(names::OLDEST_UNAPPLIED, &labels)
+                    .set(found.map_or(0.0, |oldest| oldest.age.as_secs_f64()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Says once of each gap that it is missing, and once that it has been filled.
+    fn balance(&mut self, missing: &[Gap]) -> Option<Health> {
+        for source in &self.sources {
+            let of_source = missing.iter().filter(|gap| gap.source == source.as_str()).map(Gap::count).sum();
+            metrics::gauge!(names::MISSING_DELIVERIES, "source" => source.to_string()).set(number(of_source));
+        }
+        let now: BTreeSet<_> =
+            missing.iter().map(|gap| (gap.run.clone(), gap.source.clone(), gap.first, gap.last)).collect();
+        for gap in missing {
+            if !self.alarms.contains(&(gap.run.clone(), gap.source.clone(), gap.first, gap.last)) {
+                tracing::error!(
+                    source = gap.source,
+                    run = gap.run,
+                    first = gap.first,
+                    last = gap.last,
+                    accepted = gap.accepted,
+                    "deliveries are missing: {gap}"
+                );
+            }
+        }
+        for (run, source, first, last) in self.alarms.difference(&now) {
+            tracing::info!(source, run, first, last, "what was missing has arrived, or less is missing than before");
+        }
+        self.alarms = now;
+        let oldest = missing.iter().min_by_key(|gap| gap.since)?;
+        let count: i64 = missing.iter().map(Gap::count).sum();
+        let reason = format!("{count} missing; the oldest: {oldest}; `rollcall balance` lists all");
+        Some(Health { state: State::Degraded, reason: Some(reason), since: oldest.since })
+    }
+}
+
+fn blind((source, reason, since): (String, Option<String>, Timestamp)) -> (String, Health) {
+    (format!("source:{source}"), Health { state: State::Degraded, reason, since })
+}
+
+fn number(count: i64) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
