@@ -7,6 +7,7 @@ mod exit;
 pub mod explain;
 pub mod named;
 pub mod providers;
+mod ready;
 mod sandbox;
 mod send;
 mod serve;
@@ -57,6 +58,8 @@ enum Command {
     Demo(demo::Args),
     /// Take webhooks, record them and bring Drata up to date, until stopped
     Serve(serve::Args),
+    /// Ask a process that serves whether it can do its job
+    Ready(ready::Args),
     /// List deliveries and what became of them
     Deliveries(deliveries::Args),
     /// List accounts: what should be so at Drata, and what is so
@@ -85,6 +88,7 @@ impl Cli {
         let ended = match self.command {
             Command::Demo(args) => Box::pin(demo::run(args)).await,
             Command::Serve(args) => Box::pin(serve::run(args, &place)).await,
+            Command::Ready(args) => Box::pin(ready::run(args, &place)).await,
             Command::Deliveries(args) => Box::pin(place.deliveries(&args)).await,
             Command::Accounts(args) => Box::pin(place.accounts(&args)).await,
             Command::Balance(args) => Box::pin(place.balance(&args)).await,
