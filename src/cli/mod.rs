@@ -5,6 +5,7 @@ pub mod balance;
 pub mod deliveries;
 mod exit;
 pub mod explain;
+mod migrate;
 pub mod named;
 pub mod providers;
 mod ready;
@@ -20,13 +21,13 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
+use secrecy::SecretString;
 
 pub use self::exit::Exit;
-use self::exit::Misuse;
 pub(crate) use self::exit::OutOfReach;
 
 use crate::app;
-use crate::config::{self, Settings};
+use crate::config::{self, ConfigError, Settings};
 use crate::demo;
 use crate::ledger::{self, Ledger};
 use crate::provider::REGISTRY;
@@ -66,6 +67,8 @@ enum Command {
     Accounts(accounts::Args),
     /// Show whether everything that was accepted has arrived, and what is missing
     Balance(balance::Args),
+    /// Bring the ledger's tables up to date, or say what is pending
+    Migrate(migrate::Args),
     /// Explain in plain sentences why an account's status is what it is
     Explain(explain::Args),
     /// List the providers: what is verified, which events are understood, what they do
@@ -92,6 +95,7 @@ impl Cli {
             Command::Deliveries(args) => Box::pin(place.deliveries(&args)).await,
             Command::Accounts(args) => Box::pin(place.accounts(&args)).await,
             Command::Balance(args) => Box::pin(place.balance(&args)).await,
+            Command::Migrate(args) => Box::pin(place.migrate(args)).await,
             Command::Explain(args) => Box::pin(place.explain(&args)).await,
             Command::Providers(args) => providers::run(&args, &mut std::io::stdout()).map(|()| Exit::Done),
             Command::Send(args) => Box::pin(send::run(*args, &place)).await,
@@ -115,24 +119,47 @@ struct Place {
 impl Place {
     fn settings(&self) -> anyhow::Result<Settings> {
         let file = self.config.clone().or_else(config::default_file);
-        let settings = config::load(config::Sources { file, env: self.env.clone(), registry: REGISTRY })?;
-        if settings.ledger.url.is_some() {
-            let way_out = "leave it out, and the ledger is a SQLite file in data_dir";
-            return Err(Misuse(format!("ledger.url: PostgreSQL isn't in this version yet; {way_out}")).into());
-        }
-        Ok(settings)
+        Ok(config::load(config::Sources { file, env: self.env.clone(), registry: REGISTRY })?)
     }
 }
 
 /// The commands that look at the ledger, or write to it, beside a process that serves.
 impl Place {
+    /// The ledger that the configuration names, with its tables as they should be.
     async fn ledger(&self, settings: &Settings) -> anyhow::Result<Ledger> {
+        if let Some(url) = self.ledger_url(settings)? {
+            return Ok(Ledger::connect(&url, false).await?);
+        }
+        Self::file_there(settings)?;
+        Ok(Ledger::open(&settings.data_dir).await?)
+    }
+
+    /// PostgreSQL's address, if the ledger is there.
+    fn ledger_url(&self, settings: &Settings) -> Result<Option<SecretString>, ConfigError> {
+        let url = settings.ledger.url.as_ref().map(|url| url.resolve(&self.env)).transpose();
+        let url = url.map_err(|error| settings.needed_for("ledger.url", error))?;
+        Ok(url.map(|url| SecretString::from(url.to_string())))
+    }
+
+    async fn migrate(&self, args: migrate::Args) -> anyhow::Result<Exit> {
+        let settings = self.settings()?;
+        let ledger = match self.ledger_url(&settings)? {
+            Some(url) => Ledger::postgresql(&url).await?,
+            None => {
+                Self::file_there(&settings)?;
+                Ledger::sqlite(&settings.data_dir).await?
+            }
+        };
+        migrate::run(args, &ledger, &mut std::io::stdout()).await
+    }
+
+    fn file_there(settings: &Settings) -> anyhow::Result<()> {
         let folder = &settings.data_dir;
         if !folder.join(ledger::FILE).is_file() {
             let how = "`rollcall serve` makes it, and data_dir in the configuration says where it is";
             return Err(OutOfReach(format!("there is no ledger in {}; {how}", folder.display())).into());
         }
-        Ok(Ledger::open(folder).await?)
+        Ok(())
     }
 
     async fn deliveries(&self, args: &deliveries::Args) -> anyhow::Result<Exit> {

@@ -76,7 +76,7 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
     // SQLite and the embedded broker have one process each; an ingress alone keeps nothing in data_dir.
     let in_folder = broker_url.is_none() || (has(Role::Worker) && settings.ledger.url.is_none());
     let _lock = if in_folder { Some(FolderLock::take(&settings.data_dir)?) } else { None };
-    let ledger = if has(Role::Worker) { Some(open_ledger(&settings, args.dry_run).await?) } else { None };
+    let ledger = if has(Role::Worker) { Some(open_ledger(&settings, place, args.dry_run).await?) } else { None };
     let max_message = usize::try_from(settings.broker.max_message.as_u64()).unwrap_or(usize::MAX);
     let broker = match broker_url {
         None => app::open_embedded(&settings.data_dir, max_message).await?,
@@ -178,12 +178,16 @@ fn people(settings: &Settings) -> Result<People, StartError> {
 }
 
 /// Opens the ledger for a worker, and lets go of what an earlier process held.
-async fn open_ledger(settings: &Settings, dry_run: bool) -> Result<Ledger, StartError> {
-    let ledger = Ledger::open(&settings.data_dir).await?;
-    // Only SQLite belongs to one worker alone; others may be at work in PostgreSQL.
-    if settings.ledger.url.is_none() {
-        ledger.end_leases().await?;
-    }
+async fn open_ledger(settings: &Settings, place: &Place, dry_run: bool) -> Result<Ledger, StartError> {
+    let ledger = match place.ledger_url(settings)? {
+        // Other workers may be at work there, under leases of their own.
+        Some(url) => Ledger::connect(&url, settings.ledger.migrate).await?,
+        None => {
+            let ledger = Ledger::open(&settings.data_dir).await?;
+            ledger.end_leases().await?;
+            ledger
+        }
+    };
     if !dry_run {
         let woken = ledger.end_dry_run().await?;
         if woken > 0 {

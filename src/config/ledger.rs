@@ -8,16 +8,20 @@ use super::secret::UrlRef;
 pub struct Ledger {
     /// PostgreSQL's address; none for SQLite.
     pub url: Option<UrlRef>,
+    /// Whether a start brings PostgreSQL's tables up to date.
+    pub migrate: bool,
 }
 
 impl Ledger {
     pub(super) fn read(layers: &mut Layers) -> Option<Self> {
-        let url = layers.optional("ledger.url")?;
+        let url = layers.optional("ledger.url");
+        let migrate = layers.required("ledger.migrate");
+        let url = url?;
         if let Some(UrlRef::Plain(plain)) = &url
             && !matches!(plain.scheme(), "postgres" | "postgresql")
         {
             layers.blame_value("ledger.url", "must begin with postgres://; leave it out for SQLite in data_dir");
         }
-        Some(Self { url })
+        Some(Self { url, migrate: migrate? })
     }
 }

@@ -67,47 +67,55 @@ impl Database {
     }
 }
 
-/// The SQLite ledger of a folder, as it is.
-pub(super) async fn sqlite(folder: &Path) -> Result<Ledger, LedgerError> {
-    sqlx::any::install_default_drivers();
-    let url = Url::from_file_path(std::path::absolute(folder.join(FILE)).map_err(sqlx::Error::Io)?)
-        .map_err(|()| LedgerError::Unreadable("a path".to_owned()))?;
-    let url = format!("sqlite://{}?mode=rwc", url.path());
-    // FULL: a commit is on the disk before it is acked, also when the power fails.
-    let pool = |connections| {
-        pool(
-            connections,
-            &[
-                "PRAGMA busy_timeout = 10000",
-                "PRAGMA journal_mode = WAL",
-                "PRAGMA synchronous = FULL",
-                "PRAGMA foreign_keys = ON",
-            ],
-        )
-    };
-    let write = pool(1).connect(&url).await?;
-    let read = pool(4).connect(&url).await?;
-    Ok(Ledger { database: Database::Sqlite, write, read })
-}
-
-/// The PostgreSQL ledger at an address, as it is.
-pub(super) async fn postgresql(url: &SecretString) -> Result<Ledger, LedgerError> {
-    sqlx::any::install_default_drivers();
-    let parsed = Url::parse(url.expose_secret()).map_err(|_| LedgerError::Address)?;
-    if !matches!(parsed.scheme(), "postgres" | "postgresql") {
-        return Err(LedgerError::Address);
+impl Ledger {
+    /// The SQLite ledger of a folder, as it is: its tables may be out of date.
+    ///
+    /// # Errors
+    /// If the file can't be opened.
+    pub async fn sqlite(folder: &Path) -> Result<Self, LedgerError> {
+        sqlx::any::install_default_drivers();
+        let url = Url::from_file_path(std::path::absolute(folder.join(FILE)).map_err(sqlx::Error::Io)?)
+            .map_err(|()| LedgerError::Unreadable("a path".to_owned()))?;
+        let url = format!("sqlite://{}?mode=rwc", url.path());
+        // FULL: a commit is on the disk before it is acked, also when the power fails.
+        let pool = |connections| {
+            pool(
+                connections,
+                &[
+                    "PRAGMA busy_timeout = 10000",
+                    "PRAGMA journal_mode = WAL",
+                    "PRAGMA synchronous = FULL",
+                    "PRAGMA foreign_keys = ON",
+                ],
+            )
+        };
+        let write = pool(1).connect(&url).await?;
+        let read = pool(4).connect(&url).await?;
+        Ok(Self { database: Database::Sqlite, write, read })
     }
-    let settings = [
-        // What a frozen process holds in a transaction is given up in its stead.
-        "SET idle_in_transaction_session_timeout = '15s'",
-        "SET lock_timeout = '20s'",
-        "SET statement_timeout = '60s'",
-    ];
-    let write = pool(CONNECTIONS, &settings)
-        .connect(url.expose_secret())
-        .await
-        .map_err(|why| LedgerError::Unreachable { place: place(&parsed), why })?;
-    Ok(Ledger { database: Database::PostgreSql, read: write.clone(), write })
+
+    /// The PostgreSQL ledger at an address, as it is: its tables may be out of date.
+    ///
+    /// # Errors
+    /// If the address can't be used or PostgreSQL can't be reached.
+    pub async fn postgresql(url: &SecretString) -> Result<Self, LedgerError> {
+        sqlx::any::install_default_drivers();
+        let parsed = Url::parse(url.expose_secret()).map_err(|_| LedgerError::Address)?;
+        if !matches!(parsed.scheme(), "postgres" | "postgresql") {
+            return Err(LedgerError::Address);
+        }
+        let settings = [
+            // What a frozen process holds in a transaction is given up in its stead.
+            "SET idle_in_transaction_session_timeout = '15s'",
+            "SET lock_timeout = '20s'",
+            "SET statement_timeout = '60s'",
+        ];
+        let write = pool(CONNECTIONS, &settings)
+            .connect(url.expose_secret())
+            .await
+            .map_err(|why| LedgerError::Unreachable { place: place(&parsed), why })?;
+        Ok(Self { database: Database::PostgreSql, read: write.clone(), write })
+    }
 }
 
 fn pool(connections: u32, settings: &[&'static str]) -> AnyPoolOptions {
@@ -213,7 +221,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_postgresql_address_is_refused_without_being_shown() {
-        let error = postgresql(&"mysql://rollcall:hunter2@db/x".into()).await.unwrap_err();
+        let error = Ledger::postgresql(&"mysql://rollcall:hunter2@db/x".into()).await.unwrap_err();
         assert!(matches!(error, LedgerError::Address));
         assert!(!error.to_string().contains("hunter2"));
     }

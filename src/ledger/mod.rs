@@ -118,7 +118,7 @@ impl Ledger {
     /// # Errors
     /// If the file can't be opened or migrated.
     pub async fn open(folder: &Path) -> Result<Self, LedgerError> {
-        let ledger = database::sqlite(folder).await?;
+        let ledger = Self::sqlite(folder).await?;
         ledger.migrate().await?;
         Ok(ledger)
     }
@@ -128,7 +128,7 @@ impl Ledger {
     /// # Errors
     /// If PostgreSQL can't be reached or the tables can't be, or aren't, brought up to date.
     pub async fn connect(url: &secrecy::SecretString, migrate: bool) -> Result<Self, LedgerError> {
-        let ledger = database::postgresql(url).await?;
+        let ledger = Self::postgresql(url).await?;
         if migrate {
             ledger.migrate().await?;
         } else {
