@@ -264,7 +264,8 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
         Part { name: "drata".into(), health: Arc::new(move || reconciler.health()), needed: false },
     ];
     if dry_run {
-        let reason = "this is a dry run: what would be applied is only reported, and nothing is changed at the platform";
+        let reason =
+            "this is a dry run: what would be applied is only reported, and nothing is changed at the platform";
         let health = Health { state: State::Degraded, reason: Some(reason.to_owned()), since: Timestamp::now() };
         parts.push(Part { name: "dry-run".into(), health: Arc::new(move || health.clone()), needed: false });
     }

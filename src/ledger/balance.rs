@@ -197,8 +197,7 @@ impl Count {
     /// Everything up to `number` was handed out: what hasn't arrived of it is missing.
     fn close(&mut self, number: i64, after: Option<&Neighbour>, now: Timestamp) {
         if number > self.high {
-            let missing =
-                Missing { last: number, since: now, before: self.highest.take(), after: after.cloned() };
+            let missing = Missing { last: number, since: now, before: self.highest.take(), after: after.cloned() };
             self.gaps.insert(self.high + 1, missing);
             self.high = number;
         }
@@ -256,11 +255,12 @@ fn number(sequence: u64) -> i64 {
 }
 
 async fn load(tx: &mut AnyConnection, run: Uuid, source: &SourceName) -> Result<Count, LedgerError> {
-    let known = sqlx::query("SELECT high, voids, told, high_at, high_delivery FROM stamps WHERE run = $1 AND source = $2")
-        .bind(run.to_string())
-        .bind(source.as_str())
-        .fetch_optional(&mut *tx)
-        .await?;
+    let known =
+        sqlx::query("SELECT high, voids, told, high_at, high_delivery FROM stamps WHERE run = $1 AND source = $2")
+            .bind(run.to_string())
+            .bind(source.as_str())
+            .fetch_optional(&mut *tx)
+            .await?;
     let Some(known) = known else { return Ok(Count::default()) };
     let gaps = sqlx::query(
         "SELECT first, last, since, before_at, before_delivery, after_at, after_delivery FROM gaps \
@@ -271,7 +271,8 @@ async fn load(tx: &mut AnyConnection, run: Uuid, source: &SourceName) -> Result<
     .fetch_all(&mut *tx)
     .await?;
     let gaps = gaps.iter().map(|row| {
-        let (before, after) = (neighbour(row.try_get(3)?, row.try_get(4)?), neighbour(row.try_get(5)?, row.try_get(6)?));
+        let (before, after) =
+            (neighbour(row.try_get(3)?, row.try_get(4)?), neighbour(row.try_get(5)?, row.try_get(6)?));
         Ok((row.try_get(0)?, Missing { last: row.try_get(1)?, since: Timestamp(row.try_get(2)?), before, after }))
     });
     Ok(Count {
@@ -394,11 +395,10 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn runs(&self) -> Result<Vec<Run>, LedgerError> {
-        let rows = sqlx::query(
-            "SELECT run, source, since, seen_at, high, voids FROM stamps ORDER BY source, since DESC, run",
-        )
-        .fetch_all(&self.read)
-        .await?;
+        let rows =
+            sqlx::query("SELECT run, source, since, seen_at, high, voids FROM stamps ORDER BY source, since DESC, run")
+                .fetch_all(&self.read)
+                .await?;
         let runs = rows.iter().map(|row| {
             Ok(Run {
                 run: row.try_get(0)?,

@@ -306,11 +306,11 @@ impl Ledger {
         let woken = sqlx::query(
             "UPDATE statuses SET due_at = $1 WHERE state = 'waiting' AND COALESCE(reason, '') LIKE $2 || '%'",
         )
-            .bind(now.micros())
-            .bind(reason)
-            .execute(&mut *tx)
-            .await?
-            .rows_affected();
+        .bind(now.micros())
+        .bind(reason)
+        .execute(&mut *tx)
+        .await?
+        .rows_affected();
         tx.commit().await?;
         Ok(woken)
     }

@@ -119,7 +119,12 @@ pub const METRICS: &[Metric] = &[
         &[],
         "Accounts that a dry run would have changed; they are among those that wait.",
     ),
-    gauge(OPEN_DELIVERIES, Unit::Count, &["source", "outcome"], "Deliveries that are pending, waiting, held or parked."),
+    gauge(
+        OPEN_DELIVERIES,
+        Unit::Count,
+        &["source", "outcome"],
+        "Deliveries that are pending, waiting, held or parked.",
+    ),
     gauge(
         OLDEST_UNAPPLIED,
         Unit::Seconds,
