@@ -1,8 +1,11 @@
 //! `rollcall serve` as a user runs it: the built binary in a process of its own, between GitHub and Drata's stand-in.
 
 mod drata;
+mod dry_run;
 mod ending;
+mod missing;
 mod outage;
+mod roles;
 mod startup;
 mod status;
 mod waiting;

@@ -69,6 +69,24 @@ impl Process {
         found.unwrap()
     }
 
+    /// Waits until it works, and says where its admin listener is. For a process that takes no webhooks.
+    pub(crate) async fn works(&mut self) -> Url {
+        let mut found = None;
+        until("the process works", async || {
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none(), "it ended instead of getting ready: {}", read(&self.log));
+            found = admin(&read(&self.log));
+            found.is_some()
+        })
+        .await;
+        found.unwrap()
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        read(&self.log)
+    }
+
     /// Asks it to end, as a service manager does.
     pub(crate) async fn terminate(&self) {
         let process = self.child.id().expect("a process that runs").to_string();
@@ -109,7 +127,11 @@ fn read(path: &Path) -> String {
 
 fn addresses(output: &str, log: &str) -> Option<Addresses> {
     let webhook = output.lines().find_map(|line| line.split_once(": POST "))?.1.parse().ok()?;
+    Some(Addresses { webhook, admin: admin(log)? })
+}
+
+fn admin(log: &str) -> Option<Url> {
     let ready = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let admin = ready.into_iter().find(|line| line["message"] == "ready")?["admin"].as_str()?.to_owned();
-    Some(Addresses { webhook, admin: format!("http://{admin}/").parse().ok()? })
+    format!("http://{admin}/").parse().ok()
 }

@@ -108,9 +108,36 @@ impl Site {
 
     /// Starts a process in this environment.
     pub(crate) fn start_with(&self, environment: &[(&str, String)]) -> Process {
+        self.serve_with(&[], environment)
+    }
+
+    /// Starts a process with these arguments to `serve`, in this environment.
+    pub(crate) fn serve_with(&self, arguments: &[&str], environment: &[(&str, String)]) -> Process {
         let file = self.config_file();
         std::fs::write(&file, self.config.to_string()).unwrap();
-        Process::start(self.folder.path(), &["--config", file.to_str().unwrap(), "serve"], environment)
+        let arguments = [&["--config", file.to_str().unwrap(), "serve"], arguments].concat();
+        Process::start(self.folder.path(), &arguments, environment)
+    }
+
+    /// Starts a process that only takes webhooks. It has no key for Drata.
+    pub(crate) fn start_ingress(&self) -> Process {
+        self.serve_with(&["--role", "ingress"], &[("GITHUB_WEBHOOK_SECRET", SECRET.to_owned())])
+    }
+
+    /// Starts a process that only records and reconciles. It has no webhook secret.
+    pub(crate) fn start_worker(&self) -> Process {
+        self.serve_with(&["--role", "worker"], &[("DRATA_API_KEY", "a key".to_owned())])
+    }
+
+    /// The folder in which rollcall keeps its files.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// The name of the work queue at RabbitMQ, and where that is.
+    pub(crate) fn work_queue(&self) -> (String, String) {
+        let names = self.names.as_ref().expect("a site with RabbitMQ");
+        (names.url.clone(), names.work())
     }
 
     /// Starts a process and waits until it serves.
@@ -147,7 +174,12 @@ impl Site {
 
     /// Asks the admin listener.
     pub(crate) async fn ask(&self, at: &Addresses, path: &str) -> (u16, Value) {
-        let response = self.http.get(at.admin.join(path).unwrap()).send().await.unwrap();
+        self.ask_admin(&at.admin, path).await
+    }
+
+    /// Asks the admin listener at this address.
+    pub(crate) async fn ask_admin(&self, admin: &Url, path: &str) -> (u16, Value) {
+        let response = self.http.get(admin.join(path).unwrap()).send().await.unwrap();
         let status = response.status().as_u16();
         let text = response.text().await.unwrap();
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
