@@ -8,6 +8,7 @@
 //!   befalls a scope as a whole;
 //! * [`view`]: everything that decides about one account's status;
 //! * [`work`]: due accounts go out under a lease, and come back settled;
+//! * [`halt`]: calls to the platform stand still, for all workers;
 //! * [`balance`]: accepted = the sum of the outcomes + the gaps;
 //! * [`begun`]: messages that killed their worker;
 //! * [`kept`]: a delivery as it was recorded;
@@ -24,6 +25,7 @@ pub mod balance;
 pub mod begun;
 pub mod database;
 mod grants;
+pub mod halt;
 pub mod kept;
 mod labels;
 pub mod learned;

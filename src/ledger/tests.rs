@@ -2,6 +2,7 @@
 
 mod accounts;
 mod balancing;
+mod halting;
 mod order;
 mod recording;
 mod scopes;
@@ -63,7 +64,7 @@ impl Site {
     }
 
     async fn take(&self) -> Vec<Lease> {
-        self.ledger.take_due("worker", LEASE, 1000).await.unwrap()
+        self.ledger.take_due("worker", LEASE, 1000).await.unwrap().leases
     }
 
     /// Takes the one account that is due.

@@ -37,6 +37,8 @@ pub struct View {
     pub intent: Option<(LinkStatus, Timestamp)>,
     /// What was sent last for what is owed, if it was answered with a transient failure: it may have been done.
     pub doubted: Option<LinkStatus>,
+    /// When the oldest change that isn't settled yet was received.
+    pub owed_since: Option<Timestamp>,
     /// Transient failures so far.
     pub attempts: i64,
     /// The time of the reading, by the database's clock.
@@ -53,7 +55,7 @@ impl Ledger {
         let now = now(&mut tx).await?;
         let row = sqlx::query(
             "SELECT statuses.version, statuses.connection, statuses.actual, statuses.identity, statuses.intent, \
-             statuses.intent_at, statuses.attempts, accounts.id, accounts.provider, accounts.host, accounts.stable, \
+             statuses.intent_at, statuses.attempts, statuses.owed_since, accounts.id, accounts.provider, accounts.host, accounts.stable, \
              accounts.node_id, accounts.login, accounts.email, accounts.kind, \
              (SELECT CASE WHEN attempts.result = 'transient' THEN attempts.wanted END FROM attempts \
              WHERE attempts.status = statuses.id AND attempts.operation = 'connect' \
@@ -86,6 +88,7 @@ impl Ledger {
                 Some(sent) => status_of(&sent)?,
                 None => None,
             },
+            owed_since: row.try_get::<Option<i64>, _>("owed_since")?.map(Timestamp),
             attempts: row.try_get("attempts")?,
             now,
         })

@@ -11,6 +11,7 @@ use sqlx::{AnyConnection, Row};
 use uuid::Uuid;
 
 use super::database::{Database, lock_account_of};
+use super::halt::{self, Halt};
 use super::outcome::{self, Outcome};
 use super::{Ledger, LedgerError, now, parsed, unless_in_conflict};
 use crate::delivery::Timestamp;
@@ -26,6 +27,17 @@ pub struct Lease {
     pub status: i64,
     /// Who holds it.
     pub owner: String,
+    /// Whether it is to show if a halt can end.
+    pub probe: bool,
+}
+
+/// What [`Ledger::take_due`] came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// What is to be worked on.
+    pub leases: Vec<Lease>,
+    /// The halt, if one stands.
+    pub halt: Option<Halt>,
 }
 
 /// Whether what was to be written for a lease could be.
@@ -104,40 +116,62 @@ pub struct Attempt<'a> {
     pub message: Option<&'a str>,
 }
 
-/// The statement that leases due accounts; `$lock` says how it treats rows that others are on.
+/// The statement that leases due accounts: `$first` says which go first, `$lock` how it treats rows that others are on.
+/// Probes go in turn: one that was refused is due anew, and so comes last.
 macro_rules! take {
-    ($lock:literal) => {
+    ($first:literal, $lock:literal) => {
         concat!(
             "UPDATE statuses SET lease_owner = $1, lease_until = $2 WHERE id IN (",
-            "SELECT id FROM statuses WHERE due_at <= $3 AND (lease_until IS NULL OR lease_until <= $3) ",
-            "ORDER BY CASE WHEN losing = 1 OR desired = 'unlinked' THEN 0 ELSE 1 END, due_at LIMIT $4",
+            "SELECT id FROM statuses WHERE due_at <= $3 AND (lease_until IS NULL OR lease_until <= $3) ORDER BY ",
+            $first,
+            ", due_at LIMIT $4",
             $lock,
-            ") RETURNING id, CASE WHEN losing = 1 OR desired = 'unlinked' THEN 0 ELSE 1 END, due_at"
+            ") RETURNING id, ",
+            $first,
+            ", due_at"
         )
     };
 }
 
 impl Ledger {
-    /// Leases up to `limit` due accounts, those that lost access first. Each lease is one of its own, also among those
-    /// of one owner: what a look that took too long settles is not settled under somebody else's lease.
+    /// Leases up to `limit` due accounts, those that lost access first. While a halt stands it is one at the most, as a
+    /// probe. Each lease is one of its own, also among those of one owner: what a look that took too long settles is not
+    /// settled under somebody else's lease.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn take_due(&self, owner: &str, lease: Duration, limit: i64) -> Result<Vec<Lease>, LedgerError> {
+    pub async fn take_due(&self, owner: &str, lease: Duration, limit: i64) -> Result<Taken, LedgerError> {
         let owner = format!("{owner} {}", Uuid::now_v7());
         let mut tx = self.begin().await?;
         let now = now(&mut tx).await?;
-        let rows = sqlx::query(match self.database() {
-            Database::Sqlite => take!(""),
+        let until = now.plus(lease);
+        let halt = halt::standing(&mut tx).await?;
+        let probe = match &halt {
+            None => false,
+            Some(_) if limit > 0 && halt::take_probe(&mut tx, &owner, now, until).await? => true,
+            Some(_) => {
+                tx.commit().await?;
+                return Ok(Taken { leases: Vec::new(), halt });
+            }
+        };
+        let rows = sqlx::query(match (self.database(), probe) {
+            (Database::Sqlite, false) => take!("CASE WHEN losing = 1 OR desired = 'unlinked' THEN 0 ELSE 1 END", ""),
+            (Database::Sqlite, true) => take!("due_at", ""),
             // Whoever records or settles an account right now isn't waited for.
-            Database::PostgreSql => take!(" FOR UPDATE SKIP LOCKED"),
+            (Database::PostgreSql, false) => {
+                take!("CASE WHEN losing = 1 OR desired = 'unlinked' THEN 0 ELSE 1 END", " FOR UPDATE SKIP LOCKED")
+            }
+            (Database::PostgreSql, true) => take!("due_at", " FOR UPDATE SKIP LOCKED"),
         })
         .bind(&owner)
-        .bind(now.plus(lease).micros())
+        .bind(until.micros())
         .bind(now.micros())
-        .bind(limit)
+        .bind(if probe { 1 } else { limit })
         .fetch_all(&mut *tx)
         .await?;
+        if probe && rows.is_empty() {
+            halt::release(&mut tx, &owner, now).await?;
+        }
         tx.commit().await?;
         // What an update returns has no order.
         let mut taken: Vec<(i64, i64, i64)> = rows
@@ -145,7 +179,8 @@ impl Ledger {
             .map(|row| Ok((row.try_get(1)?, row.try_get(2)?, row.try_get(0)?)))
             .collect::<Result<_, sqlx::Error>>()?;
         taken.sort_unstable();
-        Ok(taken.into_iter().map(|(_, _, status)| Lease { status, owner: owner.clone() }).collect())
+        let leases = taken.into_iter().map(|(_, _, status)| Lease { status, owner: owner.clone(), probe }).collect();
+        Ok(Taken { leases, halt })
     }
 
     /// Ends all leases. For a process that is alone with its ledger and has just started: whoever held them is gone, and
@@ -255,7 +290,8 @@ impl Ledger {
              intent_at = CASE WHEN $9 = 1 THEN intent_at ELSE NULL END, \
              due_at = $10, attempts = CASE $11 WHEN 1 THEN attempts + 1 WHEN 2 THEN 0 ELSE attempts END, \
              owed_since = CASE WHEN $12 = 1 THEN NULL ELSE owed_since END, \
-             losing = CASE WHEN $12 = 1 THEN 0 ELSE losing END, lease_owner = NULL, lease_until = NULL \
+             losing = CASE WHEN $12 = 1 THEN 0 ELSE losing END, \
+             refusals = CASE WHEN $12 = 1 THEN 0 ELSE refusals END, lease_owner = NULL, lease_until = NULL \
              WHERE id = $1 AND lease_owner = $2 AND version = $3 AND lease_until > $13",
         )
         .bind(lease.status)

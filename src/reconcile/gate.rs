@@ -1,20 +1,25 @@
-//! The halt: when the platform refuses everything, calls stop and recording goes on.
+//! What this worker knows of the halt, and the count that opens the circuit breaker.
 //!
-//! A refusal such as 401 or 402 isn't about an account. No attempt is spent on it and nothing is parked for it: one due
-//! account at a time goes ahead as a probe, until one succeeds.
+//! The halt itself is a row in the ledger, the same for all workers (see [`crate::ledger::halt`]); each sees it when it
+//! takes due accounts. Failures are counted here, by each worker for itself: five in a row over at least two accounts
+//! begin a halt. One account's endless trouble never does.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
-
-use tokio::time::Instant;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::broker::{Health, State};
 use crate::delivery::Timestamp;
+use crate::ledger::halt::{Halt, HaltKind};
+use crate::telemetry::metrics as names;
 
-const FIRST_PROBE: Duration = Duration::from_secs(5);
-const LONGEST_PROBE: Duration = Duration::from_secs(60);
+/// So many transient failures in a row open the breaker, over at least so many accounts.
+const FAILURES: usize = 5;
+const ACCOUNTS: usize = 2;
 
-/// Whether calls may be made.
+/// The operation that sets a status; a halt over it isn't ended by a look-up that works.
+pub(super) const CONNECT: &str = "connect";
+
+/// Whether calls may be made, as this worker knows.
 #[derive(Debug)]
 pub(super) struct Gate(Mutex<Inner>);
 
@@ -22,53 +27,65 @@ pub(super) struct Gate(Mutex<Inner>);
 struct Inner {
     halt: Option<Halt>,
     since: Timestamp,
-}
-
-#[derive(Debug)]
-struct Halt {
-    reason: String,
-    next_probe: Instant,
-    wait: Duration,
+    failures: usize,
+    accounts: BTreeSet<i64>,
 }
 
 impl Gate {
     /// An open gate.
-    #[must_use]
-    pub(super) fn new(now: Timestamp) -> Self {
-        Self(Mutex::new(Inner { halt: None, since: now }))
+    pub(super) const fn new(now: Timestamp) -> Self {
+        Self(Mutex::new(Inner { halt: None, since: now, failures: 0, accounts: BTreeSet::new() }))
     }
 
-    /// How long until an account may be worked on: none while the gate is open.
-    pub(super) fn wait(&self) -> Option<Duration> {
-        self.lock().halt.as_ref().map(|halt| halt.next_probe.saturating_duration_since(Instant::now()))
-    }
-
-    /// Everything is refused, or so it seems. Returns whether that is news.
-    pub(super) fn halt(&self, reason: &str, now: Timestamp) -> bool {
+    /// Takes note of the halt as it stands.
+    pub(super) fn observe(&self, halt: Option<Halt>, now: Timestamp) {
         let mut inner = self.lock();
-        let news = inner.halt.is_none();
-        let at = Instant::now();
-        let wait = match &inner.halt {
-            None => FIRST_PROBE,
-            // No probe, but a call that was under way when the halt began: it says nothing new.
-            Some(halt) if at < halt.next_probe => return false,
-            Some(halt) => (halt.wait * 2).min(LONGEST_PROBE),
-        };
-        inner.halt = Some(Halt { reason: reason.to_owned(), next_probe: at + wait, wait });
-        if news {
-            inner.since = now;
+        match (&inner.halt, &halt) {
+            (None, Some(halt)) => {
+                tracing::error!(reason = halt.reason, kind = halt.kind.as_str(), "calls are halted, recording goes on");
+                inner.since = halt.since;
+            }
+            (Some(_), None) => {
+                tracing::info!("the platform answers again; going on");
+                inner.since = now;
+            }
+            _ => {}
         }
-        news
+        for kind in HaltKind::ALL {
+            let stands = halt.as_ref().is_some_and(|halt| halt.kind == kind);
+            metrics::gauge!(names::HALTED, "kind" => kind.as_str()).set(f64::from(u8::from(stands)));
+        }
+        inner.halt = halt;
     }
 
-    /// A call went through. Returns whether that ended a halt.
-    pub(super) fn open(&self, now: Timestamp) -> bool {
+    /// Whether a halt stands.
+    pub(super) fn is_halted(&self) -> bool {
+        self.lock().halt.is_some()
+    }
+
+    /// Whether a success of this operation would end the halt.
+    pub(super) fn is_ended_by(&self, operation: &str) -> bool {
+        self.lock().halt.as_ref().is_some_and(|halt| halt.operation != CONNECT || operation == CONNECT)
+    }
+
+    /// A call failed transiently. Returns whether that opens the breaker.
+    pub(super) fn failed(&self, account: i64) -> bool {
         let mut inner = self.lock();
-        let news = inner.halt.take().is_some();
-        if news {
-            inner.since = now;
+        inner.failures += 1;
+        inner.accounts.insert(account);
+        let opens = inner.failures >= FAILURES && inner.accounts.len() >= ACCOUNTS;
+        if opens {
+            inner.failures = 0;
+            inner.accounts.clear();
         }
-        news
+        opens
+    }
+
+    /// A call was answered.
+    pub(super) fn succeeded(&self) {
+        let mut inner = self.lock();
+        inner.failures = 0;
+        inner.accounts.clear();
     }
 
     /// For `/health`.
@@ -76,12 +93,33 @@ impl Gate {
         let inner = self.lock();
         match &inner.halt {
             None => Health { state: State::Ok, reason: None, since: inner.since },
-            Some(halt) => Health { state: State::Halted, reason: Some(halt.reason.clone()), since: inner.since },
+            Some(halt) => Health {
+                state: match halt.kind {
+                    HaltKind::Refused => State::Halted,
+                    HaltKind::Failing => State::Down,
+                },
+                reason: Some(format!("{}{}", halt.reason, way_out(halt))),
+                since: halt.since,
+            },
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an operator can do about it, after what was said.
+fn way_out(halt: &Halt) -> String {
+    let probes = match halt.probes {
+        0 => "calls stand still, recording goes on".to_owned(),
+        probes => format!("calls stand still, recording goes on; {probes} probes failed since"),
+    };
+    match halt.kind {
+        HaltKind::Refused => {
+            format!(" ({probes}; see to the API key, its permissions and the account at the platform)")
+        }
+        HaltKind::Failing => format!(" ({probes}; it goes on by itself once the platform answers)"),
     }
 }
 
@@ -89,28 +127,40 @@ impl Gate {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn calls_that_were_under_way_make_no_probe_rarer() {
+    #[test]
+    fn five_failures_in_a_row_over_two_accounts_open_the_breaker() {
         let gate = Gate::new(Timestamp(0));
-        assert!(gate.halt("401", Timestamp(1)));
-        for _ in 0..7 {
-            assert!(!gate.halt("401", Timestamp(1)));
-        }
-        assert_eq!(gate.wait(), Some(FIRST_PROBE));
+        assert_eq!([1, 1, 1, 1, 2, 2].map(|account| gate.failed(account)), [false, false, false, false, true, false]);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn probes_become_rarer_and_a_success_opens() {
+    #[test]
+    fn one_account_never_opens_it_and_a_success_begins_the_count_anew() {
         let gate = Gate::new(Timestamp(0));
-        assert_eq!(gate.wait(), None);
-        assert!(gate.halt("401", Timestamp(1)));
-        assert_eq!(gate.wait(), Some(FIRST_PROBE));
-        tokio::time::advance(FIRST_PROBE).await;
-        assert_eq!(gate.wait(), Some(Duration::ZERO));
-        assert!(!gate.halt("401", Timestamp(2)));
-        assert_eq!(gate.wait(), Some(FIRST_PROBE * 2));
-        assert_eq!(gate.health().since, Timestamp(1));
-        assert!(gate.open(Timestamp(3)));
-        assert_eq!(gate.wait(), None);
+        assert!((0..100).all(|_| !gate.failed(1)));
+        gate.succeeded();
+        assert!(!gate.failed(2));
+        assert!([1, 2, 1].map(|account| gate.failed(account)).iter().all(|opens| !opens));
+        assert!(gate.failed(1));
+    }
+
+    #[test]
+    fn a_look_up_ends_no_halt_over_connecting() {
+        let gate = Gate::new(Timestamp(0));
+        let halt = Halt {
+            kind: HaltKind::Refused,
+            operation: CONNECT.to_owned(),
+            reason: "connect: 403: Forbidden".to_owned(),
+            since: Timestamp(7),
+            probes: 2,
+        };
+        gate.observe(Some(halt.clone()), Timestamp(8));
+        assert!(!gate.is_ended_by("find identity") && gate.is_ended_by(CONNECT));
+        let health = gate.health();
+        assert_eq!((health.state, health.since), (State::Halted, Timestamp(7)));
+        assert!(health.reason.unwrap().contains("2 probes failed"));
+        gate.observe(Some(Halt { operation: "find identity".to_owned(), ..halt }), Timestamp(9));
+        assert!(gate.is_ended_by("find person"));
+        gate.observe(None, Timestamp(10));
+        assert_eq!((gate.is_halted(), gate.health().since), (false, Timestamp(10)));
     }
 }

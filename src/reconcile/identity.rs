@@ -146,6 +146,7 @@ mod tests {
             identity: None,
             intent: None,
             doubted: None,
+            owed_since: None,
             attempts: 0,
             now: Timestamp(0),
         }

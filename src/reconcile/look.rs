@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::gate::CONNECT;
 use super::identity::{self, Found};
 use super::{OnAccessLost, Policy, Reconciler};
 use crate::access::{Access, AccountKind, access};
 use crate::delivery::Timestamp;
 use crate::ledger::LedgerError;
+use crate::ledger::halt::HaltKind;
 use crate::ledger::view::View;
 use crate::ledger::work::{Attempt, DRY_RUN, Held, Lease, Settled, Settlement};
 use crate::people::Mapped;
@@ -20,6 +22,31 @@ const MARGIN: Duration = Duration::from_secs(2);
 const DOUBLE_CHECK: Duration = Duration::from_secs(120);
 /// How long to wait after a 429 that doesn't say.
 const THROTTLED: Duration = Duration::from_secs(5);
+
+/// What a look has shown about a halt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Probe {
+    /// The platform did what it had refused or failed to do.
+    Succeeded,
+    /// It still doesn't.
+    Failed,
+    /// Neither; the next probe may go after that long.
+    Nothing {
+        /// How long to wait.
+        wait: Duration,
+    },
+}
+
+impl Probe {
+    /// The word for metrics.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Nothing { .. } => "nothing",
+        }
+    }
+}
 
 /// What stopped a look.
 enum Stop {
@@ -52,6 +79,7 @@ pub(super) struct Look<'a> {
     unanswered: bool,
     /// The e-mail addresses whose persons were asked for.
     asked: Vec<String>,
+    probe: Probe,
 }
 
 /// Where a look goes.
@@ -80,16 +108,18 @@ impl<'a> Look<'a> {
             desired: None,
             unanswered: view.intent.is_some() && view.actual.is_none(),
             asked: Vec::new(),
+            probe: Probe::Nothing { wait: Duration::ZERO },
         }
     }
 
-    /// Looks, and says how it ended; or that nothing may be done.
-    pub(super) async fn settle(mut self) -> Result<Result<Settlement, Held>, LedgerError> {
-        match self.go().await {
+    /// Looks, and says how it ended, or that nothing may be done; and what that shows about a halt.
+    pub(super) async fn settle(mut self) -> (Result<Result<Settlement, Held>, LedgerError>, Probe) {
+        let ended = match self.go().await {
             Stop::Settled(settlement) => Ok(Ok(*settlement)),
             Stop::Held(held) => Ok(Err(held)),
             Stop::Ledger(error) => Err(error),
-        }
+        };
+        (ended, self.probe)
     }
 
     async fn go(&mut self) -> Stop {
@@ -223,7 +253,7 @@ impl<'a> Look<'a> {
                 self.asked.push(email.clone());
                 match self.reconciler.client.person_by_email(email).await {
                     Ok(person) => {
-                        self.went_through();
+                        self.went_through("find person");
                         Ok(person.map(|person| person.id))
                     }
                     Err(failure) => Err(self.failed("find person", None, &failure, began.elapsed()).await?),
@@ -237,7 +267,7 @@ impl<'a> Look<'a> {
         let pinned = self.reconciler.ledger.identity_form(&self.view.connection).await?;
         match identity::find(&self.reconciler.client, self.view, pinned).await {
             Ok(found) => {
-                self.went_through();
+                self.went_through("find identity");
                 if let (Found::One(_, Some(form)), None) = (&found, pinned) {
                     self.reconciler.ledger.learn_identity_form(&self.view.connection, *form).await?;
                 }
@@ -299,7 +329,7 @@ impl<'a> Look<'a> {
         match answer {
             Ok(_) => {
                 let attempt = Attempt {
-                    operation: "connect",
+                    operation: CONNECT,
                     wanted: Some(wanted),
                     answer: Some(200),
                     failure: None,
@@ -307,24 +337,36 @@ impl<'a> Look<'a> {
                     message: None,
                 };
                 self.reconciler.ledger.attempt(self.lease, attempt).await?;
-                self.went_through();
+                self.went_through(CONNECT);
                 self.actual = Some(wanted);
                 Err(self.end(Settled::Applied, "", None))
             }
             Err(failure) if failure.class == FailureClass::Stale => {
-                self.write_down("connect", Some(wanted), &failure, duration).await?;
+                self.write_down(CONNECT, Some(wanted), &failure, duration).await?;
+                self.went_through(CONNECT);
                 Ok(Gone)
             }
             Err(failure) => {
                 self.unanswered |= failure.class == FailureClass::Transient && failure.status.is_none();
-                Err(self.failed("connect", Some(wanted), &failure, duration).await?)
+                Err(self.failed(CONNECT, Some(wanted), &failure, duration).await?)
             }
         }
     }
 
-    fn went_through(&self) {
-        if self.reconciler.gate.open(Timestamp::now()) {
-            tracing::info!("the platform answers again; going on");
+    fn went_through(&mut self, operation: &str) {
+        self.reconciler.gate.succeeded();
+        if self.lease.probe && self.reconciler.gate.is_ended_by(operation) {
+            self.probe = Probe::Succeeded;
+        }
+    }
+
+    /// The platform refuses or fails, and it isn't for this account: calls stand still.
+    async fn halt(&mut self, kind: HaltKind, operation: &str, said: &str) -> Result<(), LedgerError> {
+        if self.lease.probe {
+            self.probe = Probe::Failed;
+            self.reconciler.ledger.keep_halt(self.lease, kind, operation, said).await
+        } else {
+            self.reconciler.ledger.begin_halt(self.lease, kind, operation, said).await.map(drop)
         }
     }
 
@@ -359,7 +401,17 @@ impl<'a> Look<'a> {
             None => format!("{operation}: {}", failure.message),
         };
         Ok(match failure.class {
+            // In a halt no attempt is spent.
+            FailureClass::Transient if self.lease.probe || self.reconciler.gate.is_halted() => {
+                if self.lease.probe {
+                    self.halt(HaltKind::Failing, operation, &said).await?;
+                }
+                self.end(Settled::Postponed, said, Some(self.now()))
+            }
             FailureClass::Transient => {
+                if self.reconciler.gate.failed(self.lease.status) {
+                    self.halt(HaltKind::Failing, operation, &said).await?;
+                }
                 let failures = u32::try_from(self.view.attempts + 1).unwrap_or(u32::MAX);
                 match self.reconciler.settings.schedule.delay(failures, fastrand::f64()) {
                     Some(delay) => self.end(Settled::Failed, said, Some(self.now().plus(delay))),
@@ -367,17 +419,21 @@ impl<'a> Look<'a> {
                 }
             }
             FailureClass::Throttled => {
-                let until = self.now().plus(failure.retry_after.unwrap_or(THROTTLED));
+                let wait = failure.retry_after.unwrap_or(THROTTLED);
+                self.probe = Probe::Nothing { wait };
+                let until = self.now().plus(wait);
                 self.end(Settled::Postponed, said, Some(until))
             }
             // A list that isn't there means that the address is wrong, not the account.
             FailureClass::RefusedAll | FailureClass::Stale => {
-                if self.reconciler.gate.halt(&said, Timestamp::now()) {
-                    tracing::error!(reason = said, "the platform refuses; calls are halted, recording goes on");
-                }
+                self.halt(HaltKind::Refused, operation, &said).await?;
                 self.end(Settled::Postponed, said, Some(self.now()))
             }
-            FailureClass::Refused => self.end(Settled::Parked, said, None),
+            FailureClass::Refused => {
+                // It was let in and understood; only this isn't done.
+                self.went_through(operation);
+                self.end(Settled::Parked, said, None)
+            }
         })
     }
 

@@ -8,7 +8,7 @@
 //! * [`identity`]: which identity at the platform an account is;
 //! * [`policy`]: what the configuration decides;
 //! * [`schedule`]: when to try again;
-//! * [`gate`]: the halt.
+//! * [`gate`]: the halt, as this worker knows it, and the circuit breaker.
 
 mod gate;
 mod identity;
@@ -26,14 +26,15 @@ pub use self::policy::{OnAccessLost, Policies, Policy};
 pub use self::schedule::Schedule;
 
 use self::gate::Gate;
-use self::look::Look;
+use self::look::{Look, Probe};
 use crate::broker::Health;
 use crate::delivery::Timestamp;
 use crate::drata::Client;
-use crate::ledger::work::{Held, Lease};
+use crate::ledger::work::{Held, Lease, Settled};
 use crate::ledger::{Ledger, LedgerError};
 use crate::people::People;
 use crate::shutdown::Tasks;
+use crate::telemetry::metrics as names;
 
 /// How to reconcile.
 #[derive(Clone, Debug)]
@@ -97,11 +98,7 @@ impl Reconciler {
         let slots = Arc::new(Semaphore::new(self.settings.concurrency));
         let mut batch: u64 = 0;
         while !token.is_cancelled() {
-            let free = match self.gate.wait() {
-                None => slots.available_permits(),
-                Some(wait) if wait.is_zero() && slots.available_permits() == self.settings.concurrency => 1,
-                Some(_) => 0,
-            };
+            let free = slots.available_permits();
             batch += 1;
             let leases = self.take(free, batch).await;
             let idle = leases.len() < free || free == 0;
@@ -134,7 +131,10 @@ impl Reconciler {
         }
         let owner = format!("{}/{batch}", self.run);
         match self.ledger.take_due(&owner, self.lease(), i64::try_from(free).unwrap_or(i64::MAX)).await {
-            Ok(leases) => leases,
+            Ok(taken) => {
+                self.gate.observe(taken.halt, Timestamp::now());
+                taken.leases
+            }
             Err(error) => {
                 tracing::error!(%error, "can't take due accounts; trying again");
                 Vec::new()
@@ -144,7 +144,7 @@ impl Reconciler {
 
     async fn pause(&self) -> Duration {
         let due = self.ledger.next_due().await.ok().flatten().filter(|due| !due.is_zero()).unwrap_or(IDLE);
-        due.min(self.gate.wait().filter(|wait| !wait.is_zero()).unwrap_or(IDLE)).min(IDLE)
+        due.min(IDLE)
     }
 
     /// Looks at an account until what was settled is settled at its latest version.
@@ -165,7 +165,8 @@ impl Reconciler {
     async fn once(&self, lease: &Lease) -> Result<Held, LedgerError> {
         let view = self.ledger.view(lease, &|connection| self.policies.roots(connection)).await?;
         let policy = self.policies.of(&view.connection);
-        match Look::new(self, lease, &view, policy).settle().await? {
+        let (ended, probe) = Look::new(self, lease, &view, policy).settle().await;
+        let held = match ended? {
             Ok(settlement) => {
                 tracing::info!(
                     account = %view.account.key,
@@ -175,9 +176,34 @@ impl Reconciler {
                     reason = settlement.reason,
                     "reconciled"
                 );
-                self.ledger.settle(lease, view.version, &settlement).await
+                let held = self.ledger.settle(lease, view.version, &settlement).await?;
+                if let (Held::Written, Settled::Applied, Some(since)) = (held, settlement.result, view.owed_since) {
+                    metrics::histogram!(names::RECEIPT_TO_TARGET_SECONDS)
+                        .record(Timestamp::now().since(since).as_secs_f64());
+                }
+                held
             }
-            Err(held) => Ok(held),
+            Err(held) => held,
+        };
+        if lease.probe && held != Held::Moved {
+            self.probed(lease, probe).await?;
         }
+        Ok(held)
+    }
+
+    /// What a probe has shown: the halt ends, or somebody else's turn comes.
+    async fn probed(&self, lease: &Lease, probe: Probe) -> Result<(), LedgerError> {
+        metrics::counter!(names::PROBES, "result" => probe.as_str()).increment(1);
+        match probe {
+            // The halt was told already.
+            Probe::Failed => {}
+            Probe::Succeeded => {
+                if let Some(parked) = self.ledger.end_halt(lease).await? {
+                    tracing::info!(parked, "a probe went through; the halt is over");
+                }
+            }
+            Probe::Nothing { wait } => self.ledger.release_probe(lease, wait).await?,
+        }
+        Ok(())
     }
 }

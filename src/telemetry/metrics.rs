@@ -71,6 +71,12 @@ pub const TARGET_SECONDS: &str = "rollcall_target_request_seconds";
 pub const ROWS_SKIPPED: &str = "rollcall_target_rows_skipped_total";
 /// Statuses that a late request had overtaken.
 pub const OVERTAKEN: &str = "rollcall_overtaken_total";
+/// Whether calls to the platform stand still.
+pub const HALTED: &str = "rollcall_halted";
+/// Probes while they do.
+pub const PROBES: &str = "rollcall_probes_total";
+/// From the receipt of a change to its confirmation by the platform.
+pub const RECEIPT_TO_TARGET_SECONDS: &str = "rollcall_receipt_to_target_seconds";
 /// Transactions of the embedded broker.
 pub const EMBEDDED_COMMITS: &str = "rollcall_broker_embedded_commits_total";
 /// Outcomes of deliveries.
@@ -108,6 +114,18 @@ pub const METRICS: &[Metric] = &[
         "Rows of the compliance platform's lists that couldn't be read and were left out.",
     ),
     counter(OVERTAKEN, &[], "Statuses that an earlier, unanswered call had overtaken late, and that were corrected."),
+    gauge(
+        HALTED,
+        Unit::Count,
+        &["kind"],
+        "1 while calls to the platform stand still: refused (401, 402, 403, 412), or failing (the circuit breaker is open).",
+    ),
+    counter(PROBES, &["result"], "Accounts that went ahead in a halt, to show if it can end."),
+    seconds(
+        RECEIPT_TO_TARGET_SECONDS,
+        &[],
+        "From the receipt of the oldest change that was owed for an account to the platform's confirmation.",
+    ),
     counter(EMBEDDED_COMMITS, &[], "Transactions of the embedded broker; publishes and acks share them."),
     counter(OUTCOMES, &["outcome"], "Deliveries by what became of them."),
     gauge(DUE_ACCOUNTS, Unit::Count, &[], "Accounts whose status is to be brought up to date now."),
@@ -141,6 +159,9 @@ pub const METRICS: &[Metric] = &[
 
 /// From half a millisecond (a publish on a quiet machine) to ten seconds (where providers hang up).
 const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// From a tenth of a second to a day: an outage of the platform lasts as long as it lasts.
+const LONG_BUCKETS: [f64; 12] = [0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 21_600.0, 86_400.0];
 
 /// How often observations are moved into their buckets. They pile up until then, or until somebody reads them.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -180,7 +201,8 @@ impl Metrics {
 pub fn recorder() -> Result<(PrometheusRecorder, Metrics), BuildError> {
     let mut builder = PrometheusBuilder::new();
     for metric in METRICS.iter().filter(|metric| metric.kind == Kind::Histogram) {
-        builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), &BUCKETS)?;
+        let buckets: &[f64] = if metric.name == RECEIPT_TO_TARGET_SECONDS { &LONG_BUCKETS } else { &BUCKETS };
+        builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)?;
     }
     let recorder = builder.build_recorder();
     let metrics = Metrics { handle: Arc::new(recorder.handle()) };

@@ -156,7 +156,7 @@ impl Sample {
 
     async fn lease(&self, minutes: i64) -> Lease {
         self.clock(minute(minutes)).await;
-        self.ledger.take_due("worker", LEASE, 1).await.unwrap().pop().unwrap()
+        self.ledger.take_due("worker", LEASE, 1).await.unwrap().leases.pop().unwrap()
     }
 
     async fn version(&self, lease: &Lease) -> i64 {

@@ -18,10 +18,10 @@ async fn with_a_join(on: Database) -> Site {
 #[tokio::test]
 async fn what_is_leased_is_not_taken_again_before_the_lease_is_over(#[values(Sqlite, PostgreSql)] on: Database) {
     let site = with_a_join(on).await;
-    let first = site.ledger.take_due("one", OVER, 10).await.unwrap();
-    let second = site.ledger.take_due("two", LEASE, 10).await.unwrap();
+    let first = site.ledger.take_due("one", OVER, 10).await.unwrap().leases;
+    let second = site.ledger.take_due("two", LEASE, 10).await.unwrap().leases;
     assert_eq!((first.len(), second.len()), (1, 1));
-    assert!(site.ledger.take_due("three", LEASE, 10).await.unwrap().is_empty());
+    assert!(site.ledger.take_due("three", LEASE, 10).await.unwrap().leases.is_empty());
 }
 
 #[rstest]
@@ -32,7 +32,7 @@ async fn losses_go_first_then_what_is_due_longest(#[values(Sqlite, PostgreSql)] 
         site.record([told(&format!("join-{n}"), n, gained(&n.to_string(), org()))]).await;
     }
     site.record([told("leave-3", 9, lost("3", org()))]).await;
-    let first = site.ledger.take_due("one", LEASE, 2).await.unwrap();
+    let first = site.ledger.take_due("one", LEASE, 2).await.unwrap().leases;
     let mut ids = Vec::new();
     for lease in first.iter().chain(&site.take().await) {
         ids.push(site.ledger.view(lease, &|_| Vec::new()).await.unwrap().account.key.id);
@@ -135,7 +135,7 @@ async fn nothing_is_intended_or_settled_once_the_version_has_moved(#[values(Sqli
 #[tokio::test]
 async fn nothing_is_intended_or_settled_once_the_lease_is_over(#[values(Sqlite, PostgreSql)] on: Database) {
     let site = with_a_join(on).await;
-    let lease = site.ledger.take_due("one", OVER, 1).await.unwrap().remove(0);
+    let lease = site.ledger.take_due("one", OVER, 1).await.unwrap().leases.remove(0);
     let view = site.ledger.view(&lease, &|_| Vec::new()).await.unwrap();
     let applied = settled(Settled::Applied, Some(PERSON), Some(PERSON));
     assert_eq!(site.ledger.intend(&lease, view.version, PERSON, LEASE).await.unwrap(), Held::Lost);
@@ -151,8 +151,8 @@ async fn a_lease_that_is_over_says_nothing_under_the_next_one_of_the_same_owner(
     #[values(Sqlite, PostgreSql)] on: Database,
 ) {
     let site = with_a_join(on).await;
-    let stale = site.ledger.take_due("one", OVER, 1).await.unwrap().remove(0);
-    let fresh = site.ledger.take_due("one", LEASE, 1).await.unwrap().remove(0);
+    let stale = site.ledger.take_due("one", OVER, 1).await.unwrap().leases.remove(0);
+    let fresh = site.ledger.take_due("one", LEASE, 1).await.unwrap().leases.remove(0);
     let view = site.ledger.view(&stale, &|_| Vec::new()).await.unwrap();
     let applied = settled(Settled::Applied, Some(PERSON), Some(PERSON));
     assert_eq!(site.ledger.intend(&stale, view.version, PERSON, LEASE).await.unwrap(), Held::Lost);
@@ -290,5 +290,5 @@ async fn what_was_recorded_is_there_when_the_ledger_is_opened_again() {
     ledger.record(&[Record::Delivery(Box::new(told("join", 1, gained("1", org()))))]).await.unwrap();
     ledger.close().await;
     let ledger = Ledger::open(folder.path()).await.unwrap();
-    assert_eq!(ledger.take_due("worker", LEASE, 10).await.unwrap().len(), 1);
+    assert_eq!(ledger.take_due("worker", LEASE, 10).await.unwrap().leases.len(), 1);
 }

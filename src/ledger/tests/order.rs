@@ -196,7 +196,7 @@ async fn holds(on: Database, case: &Case) -> Result<(), TestCaseError> {
     };
     prop_assert_eq!(statuses.len(), WHO.iter().filter(|id| told_of(id)).count());
     for row in statuses {
-        let lease = Lease { status: row.get(0), owner: String::new() };
+        let lease = Lease { status: row.get(0), owner: String::new(), probe: false };
         let view = site.ledger.view(&lease, &|_| roots()).await.unwrap();
         let whose = &view.account.key.id;
         let mut grants = view.grants.clone();

@@ -134,3 +134,35 @@ impl Refusal {
         }
     }
 }
+
+#[tokio::test]
+async fn a_drata_that_fails_for_everybody_costs_probes_and_parks_nothing() {
+    let people = 8;
+    let mut site = Site::new(Carrier::Embedded, people).await;
+    site.set("retry", "attempts", 3);
+    site.break_drata(&["500@connect"]);
+    let (_process, at) = site.serve().await;
+    let joins: Vec<_> = (1..=people).map(|n| site.github.join(Account(n))).collect();
+    for join in &joins {
+        site.github.accepted(&at.webhook, join).await;
+    }
+    until("the breaker is open", async || site.ask(&at, "/health").await.1["parts"]["drata"]["state"] == "down").await;
+    assert_eq!(site.ask(&at, "/ready").await.0, 200);
+    let ledger = site.ledger().await;
+    until("a probe has failed", async || ledger.halt().await.unwrap().is_some_and(|halt| halt.probes > 0)).await;
+    // Recording goes on.
+    let leave = site.github.leave(Account(1));
+    site.github.accepted(&at.webhook, &leave).await;
+    until("it is recorded", async || outcome(&ledger, &leave.id).await.is_some()).await;
+    let calls: usize = (1..=people).map(|n| site.connects(Account(n)).len()).sum();
+    assert!(calls < 3 * 8, "{calls} calls were made in vain");
+
+    site.break_drata(&[]);
+    for join in &joins[1..] {
+        becomes(&ledger, &join.id, Outcome::Applied).await;
+    }
+    until("the leave is settled", async || outcome(&ledger, &leave.id).await.unwrap().0 != Outcome::Pending).await;
+    assert!(!site.is_linked(Account(1)));
+    until("health is well", async || site.ask(&at, "/health").await.0 == 200).await;
+    assert!(!ledger.balance().await.unwrap().outcomes.contains_key("parked"));
+}
