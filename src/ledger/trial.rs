@@ -65,6 +65,7 @@ impl Drop for Place {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "tests learn here where PostgreSQL is")]
 fn url() -> String {
     std::env::var("ROLLCALL_TEST_POSTGRES").unwrap_or_else(|_| DEFAULT.to_owned())
 }

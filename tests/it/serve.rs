@@ -6,6 +6,7 @@ mod ending;
 mod missing;
 mod outage;
 mod roles;
+mod several;
 mod startup;
 mod status;
 mod waiting;

@@ -2,6 +2,7 @@
 
 pub(crate) mod chaos;
 pub(crate) mod github;
+pub(crate) mod postgresql;
 pub(crate) mod process;
 pub(crate) mod rabbitmq;
 pub(crate) mod site;

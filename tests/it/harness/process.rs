@@ -89,8 +89,22 @@ impl Process {
 
     /// Asks it to end, as a service manager does.
     pub(crate) async fn terminate(&self) {
+        self.signal("TERM").await;
+    }
+
+    /// Stops it in the middle of whatever it does, as a host does that is out of memory.
+    pub(crate) async fn freeze(&self) {
+        self.signal("STOP").await;
+    }
+
+    /// Lets it go on where it was frozen.
+    pub(crate) async fn thaw(&self) {
+        self.signal("CONT").await;
+    }
+
+    async fn signal(&self, name: &str) {
         let process = self.child.id().expect("a process that runs").to_string();
-        let sent = Command::new("/bin/sh").args(["-c", "kill -TERM \"$0\"", &process]).status().await.unwrap();
+        let sent = Command::new("/bin/sh").args(["-c", "kill -\"$0\" \"$1\"", name, &process]).status().await.unwrap();
         assert!(sent.success());
     }
 

@@ -17,6 +17,7 @@ use toml::Table;
 use url::Url;
 
 use super::github::{Account, GitHub, ORGANIZATION, SECRET};
+use super::postgresql::Schema;
 use super::process::{Addresses, Process};
 use super::rabbitmq::Names;
 use super::{rabbitmq, until};
@@ -38,6 +39,7 @@ pub(crate) struct Site {
     pub(crate) drata: Sandbox,
     pub(crate) github: GitHub,
     names: Option<Names>,
+    schema: Option<Schema>,
     folder: TempDir,
     http: reqwest::Client,
     _drata_tasks: Tasks,
@@ -64,6 +66,7 @@ impl Site {
             drata,
             github: GitHub::new(),
             names: None,
+            schema: None,
             http: outbound::builder(&base_url, Duration::from_secs(10)).unwrap().build().unwrap(),
             folder,
             _drata_tasks: drata_tasks,
@@ -82,6 +85,13 @@ impl Site {
         broker.insert("url".to_owned(), url.into());
         broker.insert("prefix".to_owned(), names.prefix.clone().into());
         self.names = Some(names);
+    }
+
+    /// Puts the ledger into PostgreSQL, so that several workers can share it.
+    pub(crate) async fn in_postgresql(&mut self) {
+        let schema = Schema::create().await;
+        self.set("ledger", "url", schema.url.clone());
+        self.schema = Some(schema);
     }
 
     /// Sets a key of a section.
@@ -153,7 +163,10 @@ impl Site {
 
     /// The ledger, to look at, whether or not a process runs.
     pub(crate) async fn ledger(&self) -> Ledger {
-        Ledger::open(&self.folder.path().join("data")).await.unwrap()
+        match &self.schema {
+            Some(schema) => Ledger::connect(&schema.url.clone().into(), true).await.unwrap(),
+            None => Ledger::open(&self.folder.path().join("data")).await.unwrap(),
+        }
     }
 
     /// Breaks Drata in these ways, and in no others.

@@ -2,7 +2,6 @@
 
 use lapin::options::{BasicAckOptions, BasicGetOptions};
 use rollcall::ledger::outcome::Outcome;
-use serde_json::Value;
 
 use crate::harness::github::Account;
 use crate::harness::rabbitmq::Side;
@@ -39,8 +38,7 @@ async fn a_message_that_was_stolen_from_the_queue_is_named() {
     until("health says what is missing", async || {
         let health = site.ask_admin(&admin, "/health").await.1;
         let balance = &health["parts"]["balance"];
-        balance["state"] == Value::from("degraded")
-            && balance["reason"].as_str().unwrap().contains("acme-github number 2 of run ")
+        balance["state"] == "degraded" && balance["reason"].as_str().unwrap().contains("acme-github number 2 of run ")
     })
     .await;
     let metrics = site.ask_admin(&admin, "/metrics").await.1;
