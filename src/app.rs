@@ -257,6 +257,7 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
     let worker = Worker::new(role.ledger.clone(), reader(&role.sources)?, Arc::clone(&reconciler));
     back.spawn(worker.run(broker, role.prefetch, back.token().clone()));
     back.spawn(Arc::clone(&reconciler).run(back.token().clone()));
+    back.spawn(Arc::clone(&reconciler).attend(back.token().clone()));
     if let Some(file) = people_file {
         back.spawn(watch_people(file, people, role.ledger.clone(), Arc::clone(&reconciler), back.token().clone()));
     }

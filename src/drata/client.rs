@@ -73,4 +73,9 @@ impl Client {
         let (people, connections) = (Memory::default(), Memory::default());
         Ok(Self { shared: Arc::new(Shared { settings, http, pace, people, connections }) })
     }
+
+    /// Takes its share of the rate, where so many clients in all call from the same address.
+    pub fn share_with(&self, clients: u32) {
+        self.shared.pace.share(clients);
+    }
 }

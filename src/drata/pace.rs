@@ -1,7 +1,7 @@
 //! When a request may be sent: an even rate, and the pause that a 429 asks for. Shared by all clones of a client.
 
 use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use governor::clock::Clock;
@@ -27,8 +27,25 @@ impl Clock for TokioClock {
 }
 
 #[derive(Debug)]
+struct Rate {
+    limiter: RateLimiter<NotKeyed, InMemoryState, TokioClock>,
+    /// How many clients share it.
+    clients: u32,
+}
+
+impl Rate {
+    fn new(requests_per_minute: u32, clients: u32) -> Self {
+        let clients = clients.max(1);
+        let quota = Quota::per_minute(NonZeroU32::new(requests_per_minute / clients).unwrap_or(NonZeroU32::MIN));
+        let burst = quota.burst_size().min(BURST);
+        Self { limiter: RateLimiter::direct_with_clock(quota.allow_burst(burst), TokioClock), clients }
+    }
+}
+
+#[derive(Debug)]
 pub(super) struct Pace {
-    rate: RateLimiter<NotKeyed, InMemoryState, TokioClock>,
+    rate: RwLock<Rate>,
+    requests_per_minute: u32,
     not_before: Mutex<Option<Instant>>,
     max_wait: Duration,
 }
@@ -40,10 +57,22 @@ pub(super) struct TooLate(pub(super) Duration);
 impl Pace {
     /// So many requests a minute, at least one; nobody waits longer than `max_wait`.
     pub(super) fn new(requests_per_minute: u32, max_wait: Duration) -> Self {
-        let quota = Quota::per_minute(NonZeroU32::new(requests_per_minute).unwrap_or(NonZeroU32::MIN));
-        let burst = quota.burst_size().min(BURST);
-        let rate = RateLimiter::direct_with_clock(quota.allow_burst(burst), TokioClock);
-        Self { rate, not_before: Mutex::new(None), max_wait }
+        let rate = RwLock::new(Rate::new(requests_per_minute, 1));
+        Self { rate, requests_per_minute, not_before: Mutex::new(None), max_wait }
+    }
+
+    /// Keeps to its share, where so many clients have the rate together.
+    pub(super) fn share(&self, clients: u32) {
+        let mut rate = self.rate.write().unwrap_or_else(PoisonError::into_inner);
+        if rate.clients != clients.max(1) {
+            *rate = Rate::new(self.requests_per_minute, clients);
+        }
+    }
+
+    /// Takes a turn, or says how long until there is one.
+    fn take(&self) -> Result<(), Duration> {
+        let rate = self.rate.read().unwrap_or_else(PoisonError::into_inner);
+        rate.limiter.check().map_err(|until| until.wait_time_from(TokioClock.now()))
     }
 
     /// Waits for the turn of one request. Gives up at once if it is known that the turn comes after `max_wait` or after
@@ -54,10 +83,10 @@ impl Pace {
         loop {
             let wait = match self.paused() {
                 Some(pause) => pause,
-                None => match self.rate.check() {
-                    Ok(_) if Instant::now() <= latest => return Ok(()),
-                    Ok(_) => return Err(TooLate(Duration::ZERO)),
-                    Err(until) => until.wait_time_from(TokioClock.now()),
+                None => match self.take() {
+                    Ok(()) if Instant::now() <= latest => return Ok(()),
+                    Ok(()) => return Err(TooLate(Duration::ZERO)),
+                    Err(wait) => wait,
                 },
             };
             if Instant::now() + wait > latest {
@@ -112,6 +141,26 @@ mod tests {
         }
         let took = start.elapsed();
         assert!(took >= Duration::from_millis(10_000) && took < Duration::from_millis(10_100), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_that_share_a_rate_keep_to_it_together() {
+        let (start, both) = (Instant::now(), [(); 2].map(|()| Arc::new(Pace::new(120, Duration::from_secs(60)))));
+        let tasks = Tasks::new();
+        let senders = both.map(|pace| {
+            tasks.spawn(async move {
+                pace.share(2);
+                for _ in 0..20 {
+                    pace.turn(None).await.unwrap();
+                }
+            })
+        });
+        for sender in senders {
+            sender.await.unwrap();
+        }
+        // 40 requests, of which 20 in the two bursts, at two a second.
+        let took = start.elapsed();
+        assert!(took >= Duration::from_secs(10) && took < Duration::from_millis(10_100), "{took:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@
 //! * [`view`]: everything that decides about one account's status;
 //! * [`work`]: due accounts go out under a lease, and come back settled;
 //! * [`halt`]: calls to the platform stand still, for all workers;
+//! * [`workers`]: which workers are at work;
 //! * [`balance`]: accepted = the sum of the outcomes + the gaps;
 //! * [`begun`]: messages that killed their worker;
 //! * [`kept`]: a delivery as it was recorded;
@@ -35,6 +36,7 @@ pub mod show;
 pub mod view;
 mod whole;
 pub mod work;
+pub mod workers;
 
 use std::path::Path;
 

@@ -6,6 +6,7 @@ mod halting;
 mod order;
 mod recording;
 mod scopes;
+mod sharing;
 mod stories;
 
 use std::time::Duration;

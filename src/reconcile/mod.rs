@@ -54,6 +54,9 @@ pub struct Settings {
 /// How long to be idle at the most: another process may have made an account due.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// How often a worker says that it is at work.
+const ATTEND: Duration = Duration::from_secs(5);
+
 /// Works on due accounts. Shared by everybody who makes accounts due.
 #[derive(Debug)]
 pub struct Reconciler {
@@ -90,6 +93,22 @@ impl Reconciler {
     /// The longest that one look may hold an account: twice the request's time-out and a margin for what is around it.
     fn lease(&self) -> Duration {
         self.settings.request_timeout * 3 + Duration::from_secs(5)
+    }
+
+    /// Says that this worker is at work, and takes its share of the platform's rate limit: all workers are taken to call
+    /// from one address. Until the others have heard of a new one they may send too much together; then the platform
+    /// answers 429, which costs a pause and no attempt.
+    pub async fn attend(self: Arc<Self>, token: CancellationToken) {
+        let mut tick = tokio::time::interval(ATTEND);
+        while token.run_until_cancelled(tick.tick()).await.is_some() {
+            match self.ledger.attend(self.run).await {
+                Ok(workers) => self.client.share_with(workers),
+                Err(error) => tracing::warn!(%error, "can't tell how many workers share the rate limit"),
+            }
+        }
+        if let Err(error) = self.ledger.leave(self.run).await {
+            tracing::warn!(%error, "can't say that this worker has ended; it counts for some seconds more");
+        }
     }
 
     /// Works until the token is cancelled; what is under way then is finished.
