@@ -2,6 +2,7 @@
 
 pub mod accounts;
 pub mod balance;
+mod check;
 pub mod deliveries;
 mod exit;
 pub mod explain;
@@ -61,6 +62,8 @@ enum Command {
     Serve(serve::Args),
     /// Ask a process that serves whether it can do its job
     Ready(ready::Args),
+    /// Check the configuration on everything that it names, and show what to enter at the providers
+    Check(check::Args),
     /// List deliveries and what became of them
     Deliveries(deliveries::Args),
     /// List accounts: what should be so at Drata, and what is so
@@ -92,6 +95,7 @@ impl Cli {
             Command::Demo(args) => Box::pin(demo::run(args)).await,
             Command::Serve(args) => Box::pin(serve::run(args, &place)).await,
             Command::Ready(args) => Box::pin(ready::run(args, &place)).await,
+            Command::Check(args) => Box::pin(check::run(args, &place, &mut std::io::stdout())).await,
             Command::Deliveries(args) => Box::pin(place.deliveries(&args)).await,
             Command::Accounts(args) => Box::pin(place.accounts(&args)).await,
             Command::Balance(args) => Box::pin(place.balance(&args)).await,
@@ -138,6 +142,13 @@ impl Place {
     fn ledger_url(&self, settings: &Settings) -> Result<Option<SecretString>, ConfigError> {
         let url = settings.ledger.url.as_ref().map(|url| url.resolve(&self.env)).transpose();
         let url = url.map_err(|error| settings.needed_for("ledger.url", error))?;
+        Ok(url.map(|url| SecretString::from(url.to_string())))
+    }
+
+    /// RabbitMQ's address, if it is the broker.
+    fn broker_url(&self, settings: &Settings) -> Result<Option<SecretString>, ConfigError> {
+        let url = settings.broker.url.as_ref().map(|url| url.resolve(&self.env)).transpose();
+        let url = url.map_err(|error| settings.needed_for("broker.url", error))?;
         Ok(url.map(|url| SecretString::from(url.to_string())))
     }
 

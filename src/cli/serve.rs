@@ -1,7 +1,5 @@
 //! `rollcall serve`: all roles in one process, or some of them.
 
-use secrecy::SecretString;
-
 use super::{Exit, Place, say};
 use crate::app::{self, FolderLock, IngressRole, Setup, StartError, WorkerRole};
 use crate::broker::rabbitmq;
@@ -70,8 +68,7 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
     // Everything that can be wrong with the configuration is found out before a port is bound.
     let verifying = if has(Role::Ingress) { Some(ingress_sources(&settings, place)?) } else { None };
     let reconciling = if has(Role::Worker) { Some((client(&settings, place)?, people(&settings)?)) } else { None };
-    let broker_url = settings.broker.url.as_ref().map(|url| url.resolve(&place.env)).transpose();
-    let broker_url = broker_url.map_err(|error| settings.needed_for("broker.url", error))?;
+    let broker_url = place.broker_url(&settings)?;
 
     // SQLite and the embedded broker have one process each; an ingress alone keeps nothing in data_dir.
     let in_folder = broker_url.is_none() || (has(Role::Worker) && settings.ledger.url.is_none());
@@ -86,7 +83,7 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
             confirm_timeout: settings.broker.confirm_timeout,
             publish_timeout: settings.broker.publish_timeout,
             declare: settings.broker.declare,
-            ..rabbitmq::Settings::new(SecretString::from(url.to_string()))
+            ..rabbitmq::Settings::new(url)
         })?,
     };
     let ingress = match verifying {
@@ -197,7 +194,7 @@ async fn open_ledger(settings: &Settings, place: &Place, dry_run: bool) -> Resul
     Ok(ledger)
 }
 
-fn client(settings: &Settings, place: &Place) -> Result<Client, StartError> {
+pub(super) fn client(settings: &Settings, place: &Place) -> Result<Client, StartError> {
     let key = settings.drata.api_key.as_ref().ok_or(StartError::NoApiKey)?;
     let key = key.resolve(&place.env).map_err(|error| settings.needed_for("drata.api_key", error))?;
     Ok(Client::new(

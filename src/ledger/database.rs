@@ -8,10 +8,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::AnyConnection;
 use sqlx::any::AnyPoolOptions;
 use sqlx::migrate::Migrator;
 use sqlx::migrate::{Migrate, MigrateError};
+use sqlx::{AnyConnection, Connection};
 use url::Url;
 
 use super::{FILE, Ledger, LedgerError};
@@ -110,10 +110,12 @@ impl Ledger {
             "SET lock_timeout = '20s'",
             "SET statement_timeout = '60s'",
         ];
-        let write = pool(CONNECTIONS, &settings)
-            .connect(url.expose_secret())
-            .await
-            .map_err(|why| LedgerError::Unreachable { place: place(&parsed), why })?;
+        let unreachable = |why| LedgerError::Unreachable { place: place(&parsed), why };
+        // A pool tries until its patience is at an end, and then only says that it is.
+        let first = tokio::time::timeout(ACQUIRE, AnyConnection::connect(url.expose_secret())).await;
+        let first = first.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(unreachable)?;
+        first.close().await.map_err(unreachable)?;
+        let write = pool(CONNECTIONS, &settings).connect(url.expose_secret()).await.map_err(unreachable)?;
         Ok(Self { database: Database::PostgreSql, read: write.clone(), write })
     }
 }

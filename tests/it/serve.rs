@@ -5,6 +5,7 @@ mod dry_run;
 mod ending;
 mod missing;
 mod outage;
+mod postgresql;
 mod roles;
 mod several;
 mod startup;

@@ -123,12 +123,49 @@ pub async fn remove(settings: &Settings) -> Result<(), RemoveError> {
     }
 }
 
+/// Looks whether RabbitMQ answers and has the exchange and the queues. Changes nothing.
+///
+/// # Errors
+/// If it can't be reached, lets nobody in, or something isn't there.
+pub async fn inspect(settings: Settings) -> Result<(), InspectError> {
+    let uri = address(&settings.url).map_err(|error| InspectError::Refused(error.0))?;
+    let names = Names::new(&settings.prefix).map_err(InspectError::Refused)?;
+    let shared = Shared { uri: uri.clone(), names, settings: Settings { declare: false, ..settings } };
+    let looking = async {
+        let connection = Connection::connect_uri(uri, ConnectionProperties::default())
+            .await
+            .map_err(|error| InspectError::Unreachable(topology::explain(&error)))?;
+        let found = topology::establish(&connection, &shared).await.map_err(InspectError::Missing);
+        // What was found out doesn't depend on a polite goodbye.
+        drop(connection.close(200, "OK".into()).await);
+        found
+    };
+    match tokio::time::timeout(REMOVE, looking).await {
+        Ok(found) => found,
+        Err(_) => Err(InspectError::Unreachable("it didn't answer".to_owned())),
+    }
+}
+
+/// Why RabbitMQ isn't as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InspectError {
+    /// It can't be reached, or lets this user not in.
+    #[error("{0}")]
+    Unreachable(String),
+    /// Something isn't there.
+    #[error("{0}")]
+    Missing(String),
+    /// The settings can't be used.
+    #[error("{0}")]
+    Refused(String),
+}
+
 /// Exchange and queues can't be removed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct RemoveError(String);
 
-/// How long removing may take.
+/// How long removing or looking may take.
 const REMOVE: Duration = Duration::from_secs(10);
 
 impl RabbitMq {

@@ -22,23 +22,65 @@ impl Schema {
     }
 }
 
+impl Schema {
+    /// A role that may do in it what the one that serves may.
+    pub(crate) async fn role(&self) -> Role {
+        let role = Role {
+            name: format!("{}_service", self.name),
+            url: self.url.replacen("postgres@", &format!("{}_service@", self.name), 1),
+        };
+        assert_ne!(role.url, self.url, "ROLLCALL_TEST_POSTGRES should log in as postgres");
+        run(&format!("CREATE ROLE {} LOGIN", role.name)).await;
+        let text = include_str!("../../../deploy/postgres/role.sql");
+        let text: String = text.lines().filter(|line| !line.starts_with("--")).collect();
+        let text = text.replace(":\"schema\"", &self.name).replace(":\"role\"", &role.name);
+        for statement in text.split(';').filter(|statement| !statement.trim().is_empty()) {
+            run(statement).await;
+        }
+        role
+    }
+}
+
+/// A role, until it is dropped.
+pub(crate) struct Role {
+    name: String,
+    /// The address with which it logs in.
+    pub(crate) url: String,
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        blocking(vec![
+            end("usename", &self.name),
+            format!("DROP OWNED BY {}", self.name),
+            format!("DROP ROLE {}", self.name),
+        ]);
+    }
+}
+
 impl Drop for Schema {
     fn drop(&mut self) {
-        let end = format!(
-            "SELECT CAST(COUNT(pg_terminate_backend(pid, 5000)) AS BIGINT) FROM pg_stat_activity \
-             WHERE application_name = '{}'",
-            self.name
-        );
-        let drop = format!("DROP SCHEMA {} CASCADE", self.name);
-        // The test's own runtime may be about to end.
-        let dropping = std::thread::spawn(move || {
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-                run(&end).await;
-                run(&drop).await;
-            });
-        });
-        dropping.join().unwrap();
+        blocking(vec![end("application_name", &self.name), format!("DROP SCHEMA {} CASCADE", self.name)]);
     }
+}
+
+/// Ends the sessions that have this value.
+fn end(column: &str, value: &str) -> String {
+    format!(
+        "SELECT CAST(COUNT(pg_terminate_backend(pid, 5000)) AS BIGINT) FROM pg_stat_activity WHERE {column} = '{value}'"
+    )
+}
+
+/// Runs statements although the test's own runtime may be about to end.
+fn blocking(statements: Vec<String>) {
+    let running = std::thread::spawn(move || {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            for statement in statements {
+                run(&statement).await;
+            }
+        });
+    });
+    running.join().unwrap();
 }
 
 #[expect(clippy::disallowed_methods, reason = "the harness is where tests learn about their surroundings")]

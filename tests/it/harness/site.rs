@@ -17,7 +17,7 @@ use toml::Table;
 use url::Url;
 
 use super::github::{Account, GitHub, ORGANIZATION, SECRET};
-use super::postgresql::Schema;
+use super::postgresql::{Role, Schema};
 use super::process::{Addresses, Process};
 use super::rabbitmq::Names;
 use super::{rabbitmq, until};
@@ -92,6 +92,25 @@ impl Site {
         let schema = Schema::create().await;
         self.set("ledger", "url", schema.url.clone());
         self.schema = Some(schema);
+    }
+
+    /// Lets what follows serve as a role of its own that may do what `deploy/postgres/role.sql` says.
+    pub(crate) async fn serves_as_a_role(&mut self) -> Role {
+        let role = self.schema.as_ref().expect("a site in PostgreSQL").role().await;
+        self.set("ledger", "url", role.url.clone());
+        role
+    }
+
+    /// Runs a command on the site's configuration.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Process {
+        self.run_in(arguments, &[])
+    }
+
+    /// Runs a command on the site's configuration, in this environment.
+    pub(crate) fn run_in(&self, arguments: &[&str], environment: &[(&str, String)]) -> Process {
+        let file = self.config_file();
+        std::fs::write(&file, self.config.to_string()).unwrap();
+        Process::start(self.folder.path(), &[&["--config", file.to_str().unwrap()], arguments].concat(), environment)
     }
 
     /// Sets a key of a section.

@@ -1,0 +1,374 @@
+//! `rollcall check`: whether the configuration works, tried on everything that it names, and what to enter at the providers.
+//!
+//! It only looks: it writes nothing at Drata or in the ledger, and creates nothing at the broker.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::Path;
+
+use secrecy::ExposeSecret;
+use serde::Serialize;
+
+use super::table::{json, plain};
+use super::{Exit, Place};
+use crate::app::FolderLock;
+use crate::broker::rabbitmq::{self, InspectError};
+use crate::config::{Settings, Source};
+use crate::drata::{Client, Filter};
+use crate::ledger::{self, Ledger};
+use crate::target::{Connection, ConnectionRef, Failure, FailureClass};
+
+const EXAMPLES: &str = "\
+It only looks: nothing is written at Drata or in the ledger, and nothing is created at the broker. That the API key may
+connect identities can't be tried without connecting one.
+
+Exit codes: 0 all is well or only warned of, 1 something is wrong, 2 the configuration is wrong, 3 something can't be
+reached.
+
+With --json: an object with findings (part, state, what) and sources (name, provider, path, content_type, secret,
+events).";
+
+/// A secret that is shorter can be guessed.
+const SHORT: usize = 16;
+
+/// Check the configuration on everything that it names, and show what to enter at the providers
+#[derive(Clone, Copy, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// Write a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// How a part was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Ok,
+    Warning,
+    Wrong,
+    Unreachable,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    part: String,
+    state: State,
+    what: String,
+}
+
+/// What an administrator enters at the provider.
+#[derive(Debug, Serialize)]
+struct Card<'a> {
+    name: &'a str,
+    provider: &'static str,
+    path: String,
+    content_type: &'static str,
+    secret: String,
+    events: Vec<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    findings: &'a [Finding],
+    sources: Vec<Card<'a>>,
+}
+
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, part: &str, state: State, what: impl Into<String>) {
+        self.0.push(Finding { part: part.to_owned(), state, what: what.into() });
+    }
+}
+
+pub(super) async fn run(args: Args, place: &Place, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    let settings = place.settings()?;
+    settings.require_sources()?;
+    let mut findings = Findings::default();
+    let sources = settings.sources.len();
+    findings.add("configuration", State::Ok, format!("valid, {sources} source{}", if sources == 1 { "" } else { "s" }));
+    broker(&settings, place, &mut findings).await?;
+    ledger(&settings, place, &mut findings).await?;
+    let drata = drata(&settings, place, &mut findings).await;
+    for source in &settings.sources {
+        secrets(source, &settings, place, &mut findings);
+        if let Some((client, connections)) = &drata {
+            connection(source, client, connections, &mut findings).await;
+        }
+    }
+    let worst = findings.0.iter().map(|finding| finding.state).max().unwrap_or(State::Ok);
+    if args.json {
+        json(out, &Report { findings: &findings.0, sources: settings.sources.iter().map(card).collect() })?;
+    } else {
+        show(&findings.0, &settings, out)?;
+    }
+    Ok(match worst {
+        State::Ok | State::Warning => Exit::Done,
+        State::Wrong => Exit::Failed,
+        State::Unreachable => Exit::Unreachable,
+    })
+}
+
+fn show(findings: &[Finding], settings: &Settings, out: &mut dyn Write) -> anyhow::Result<()> {
+    for Finding { part, state, what } in findings {
+        let sign = match state {
+            State::Ok => "ok     ",
+            State::Warning => "warning",
+            State::Wrong => "WRONG  ",
+            State::Unreachable => "NO WAY ",
+        };
+        writeln!(out, "{sign}  {part}: {}", plain(what))?;
+    }
+    for source in &settings.sources {
+        let card = card(source);
+        writeln!(out, "\nEnter at {} for {}:", source.provider.title, card.name)?;
+        writeln!(out, "  payload URL   https://<your host>{}", card.path)?;
+        writeln!(out, "  content type  {}", card.content_type)?;
+        writeln!(out, "  secret        the value of {}", card.secret)?;
+        writeln!(out, "  SSL           verification on")?;
+        writeln!(out, "  events        {}", card.events.join(", "))?;
+        writeln!(
+            out,
+            "  then try      rollcall send --url https://<your host>{} --provider {} --secret-env NAME",
+            card.path, card.provider
+        )?;
+    }
+    Ok(())
+}
+
+fn card(source: &Source) -> Card<'_> {
+    // The provider's own name of an event is what comes before the action.
+    let sightings = source.settings.sightings;
+    let told =
+        source.provider.events.iter().filter(|row| row.change != "-" && (sightings || !row.change.starts_with("seen")));
+    let events: BTreeSet<&str> =
+        told.map(|row| row.event.split_once('.').map_or(row.event, |(event, _)| event)).collect();
+    let name = source.settings.name.as_str();
+    Card {
+        name,
+        provider: source.provider.name,
+        path: format!("/webhooks/{name}"),
+        content_type: "application/json",
+        secret: source.secrets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "),
+        events: events.into_iter().collect(),
+    }
+}
+
+async fn broker(settings: &Settings, place: &Place, findings: &mut Findings) -> anyhow::Result<()> {
+    let Some(url) = place.broker_url(settings)? else {
+        findings.add("broker", State::Ok, "embedded, in data_dir; all roles are one process");
+        folder(&settings.data_dir, findings);
+        return Ok(());
+    };
+    let broker = rabbitmq::Settings { prefix: settings.broker.prefix.clone(), ..rabbitmq::Settings::new(url) };
+    match rabbitmq::inspect(broker).await {
+        Ok(()) => findings.add("broker", State::Ok, "RabbitMQ answers, and exchange and queues are there"),
+        Err(InspectError::Unreachable(why)) => {
+            findings.add("broker", State::Unreachable, format!("RabbitMQ can't be reached (broker.url): {why}"));
+        }
+        Err(InspectError::Missing(_)) if settings.broker.declare => {
+            findings.add("broker", State::Ok, "RabbitMQ answers; serve declares what isn't there yet");
+        }
+        Err(InspectError::Missing(why) | InspectError::Refused(why)) => findings.add("broker", State::Wrong, why),
+    }
+    Ok(())
+}
+
+/// Whether the data folder can be used. One that a serving process holds is in use, and that is well.
+fn folder(folder: &Path, findings: &mut Findings) {
+    if !folder.exists() {
+        findings.add("data_dir", State::Ok, format!("{} isn't there yet; serve makes it", folder.display()));
+        return;
+    }
+    match FolderLock::take(folder) {
+        Ok(_) => findings.add("data_dir", State::Ok, format!("{} can be written", folder.display())),
+        Err(error) => findings.add("data_dir", State::Warning, error.to_string()),
+    }
+}
+
+async fn ledger(settings: &Settings, place: &Place, findings: &mut Findings) -> anyhow::Result<()> {
+    let opened = match place.ledger_url(settings)? {
+        Some(url) => Ledger::postgresql(&url).await,
+        None if settings.data_dir.join(ledger::FILE).is_file() => Ledger::sqlite(&settings.data_dir).await,
+        None => {
+            findings.add("ledger", State::Ok, "SQLite in data_dir, not there yet; serve makes it");
+            return Ok(());
+        }
+    };
+    let pending = match &opened {
+        Ok(ledger) => ledger.pending().await,
+        Err(error) => {
+            findings.add("ledger", State::Unreachable, error.to_string());
+            return Ok(());
+        }
+    };
+    let name = opened.map_or("", |ledger| ledger.database().name());
+    match pending {
+        Ok(pending) if pending.is_empty() => findings.add("ledger", State::Ok, format!("{name}, up to date")),
+        Ok(pending) if settings.ledger.migrate => {
+            findings.add(
+                "ledger",
+                State::Ok,
+                format!("{name}; serve applies {} migrations at its start", pending.len()),
+            );
+        }
+        Ok(pending) => findings.add(
+            "ledger",
+            State::Wrong,
+            format!(
+                "{name}: {} migrations are pending and ledger.migrate is false; run `rollcall migrate`",
+                pending.len()
+            ),
+        ),
+        Err(error) => findings.add("ledger", State::Unreachable, error.to_string()),
+    }
+    Ok(())
+}
+
+/// Asks Drata for its connections. None if nothing more can be asked.
+async fn drata(settings: &Settings, place: &Place, findings: &mut Findings) -> Option<(Client, Vec<Connection>)> {
+    let client = match super::serve::client(settings, place) {
+        Ok(client) => client,
+        Err(error) => {
+            findings.add("drata", State::Wrong, error.to_string());
+            return None;
+        }
+    };
+    match client.connections().await {
+        Ok(connections) => {
+            findings.add(
+                "drata",
+                State::Ok,
+                format!("the API key is accepted, and Drata's connections can be listed: {}", ids(connections.iter())),
+            );
+            Some((client, connections))
+        }
+        Err(failure) => {
+            let (state, what) = judged("list connections", &failure);
+            findings.add("drata", state, what);
+            None
+        }
+    }
+}
+
+/// What a failure says about key and address.
+fn judged(what: &str, failure: &Failure) -> (State, String) {
+    let said = &failure.message;
+    match failure.class {
+        FailureClass::Transient | FailureClass::Throttled => (State::Unreachable, format!("can't {what}: {said}")),
+        FailureClass::RefusedAll if failure.status == Some(401) => {
+            (State::Wrong, format!("can't {what}: {said}; the API key is wrong or has expired (drata.api_key)"))
+        }
+        FailureClass::RefusedAll => {
+            (State::Wrong, format!("can't {what}: {said}; give the API key that permission at Drata"))
+        }
+        FailureClass::Stale => (State::Wrong, format!("can't {what}: {said}; is drata.base_url right?")),
+        FailureClass::Refused => (State::Wrong, format!("can't {what}: {said}")),
+    }
+}
+
+fn secrets(source: &Source, settings: &Settings, place: &Place, findings: &mut Findings) {
+    let part = format!("source {}", source.settings.name);
+    for secret in &source.secrets {
+        match secret.resolve(&place.env) {
+            Err(error) => findings.add(&part, State::Wrong, error.to_string().trim().to_owned()),
+            Ok(value) if value.value.expose_secret().len() < SHORT => {
+                let what = format!("the secret {secret} is shorter than {SHORT} characters, so it could be guessed");
+                findings.add(&part, State::Warning, what);
+            }
+            Ok(value) => {
+                let same = |other: &&Source| {
+                    other.settings.name != source.settings.name
+                        && other
+                            .secrets
+                            .iter()
+                            .filter_map(|secret| secret.resolve(&place.env).ok())
+                            .any(|other| other.value.expose_secret() == value.value.expose_secret())
+                };
+                match settings.sources.iter().find(same) {
+                    Some(other) => findings.add(
+                        &part,
+                        State::Warning,
+                        format!(
+                            "the secret {secret} is also that of source {}; give each its own",
+                            other.settings.name
+                        ),
+                    ),
+                    None => findings.add(&part, State::Ok, format!("the secret {secret} is there")),
+                }
+            }
+        }
+    }
+}
+
+/// Whether the source's connections are Drata's, each without a guess, and whether its identities may be read.
+async fn connection(source: &Source, client: &Client, known: &[Connection], findings: &mut Findings) {
+    let part = format!("source {}", source.settings.name);
+    let mut any = false;
+    for wanted in source.connections.all() {
+        any = true;
+        match chosen(source, wanted, known) {
+            Err(why) => findings.add(&part, State::Wrong, why),
+            Ok(connection) => {
+                let filter = Filter::from(&ConnectionRef::Id(connection.id));
+                match client.find_identities(&filter, Some("rollcall-check")).await {
+                    Ok(_) => findings.add(
+                        &part,
+                        State::Ok,
+                        format!("belongs to Drata's connection {} ({})", connection.id, connection.client_type),
+                    ),
+                    Err(failure) => {
+                        let (state, what) = judged("read identities", &failure);
+                        findings.add(&part, state, what);
+                    }
+                }
+            }
+        }
+    }
+    if !any {
+        let what =
+            "Drata has no connections for this provider: deliveries are verified and recorded, and change nothing";
+        findings.add(&part, State::Warning, what);
+    }
+}
+
+fn chosen<'a>(source: &Source, wanted: &ConnectionRef, known: &'a [Connection]) -> Result<&'a Connection, String> {
+    let expected = (source.provider.client_type)(&source.settings.host);
+    match wanted {
+        ConnectionRef::Id(id) => match known.iter().find(|connection| connection.id == *id) {
+            None => {
+                let same = known.iter().filter(|known| expected.is_none_or(|expected| expected == known.client_type));
+                Err(format!("Drata has no connection {id}; drata_connection must be one of {}", ids(same)))
+            }
+            Some(found) if expected.is_some_and(|expected| expected != found.client_type) => Err(format!(
+                "Drata's connection {id} is of type {}, and not {}",
+                found.client_type,
+                expected.unwrap_or_default()
+            )),
+            Some(found) => Ok(found),
+        },
+        ConnectionRef::Only(client_type) => {
+            let same: Vec<&Connection> =
+                known.iter().filter(|connection| connection.client_type == *client_type).collect();
+            match same.as_slice() {
+                [only] => Ok(only),
+                [] => Err(format!("Drata has no connection of type {client_type}; connect it there first")),
+                many => Err(format!(
+                    "Drata has {} connections of type {client_type}; write drata_connection = one of {}",
+                    many.len(),
+                    ids(many.iter().copied())
+                )),
+            }
+        }
+    }
+}
+
+fn ids<'a>(connections: impl Iterator<Item = &'a Connection>) -> String {
+    let shown = |connection: &Connection| match &connection.alias {
+        Some(alias) => format!("{} ({alias})", connection.id),
+        None => connection.id.to_string(),
+    };
+    connections.map(shown).collect::<Vec<_>>().join(", ")
+}

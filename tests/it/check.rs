@@ -1,0 +1,94 @@
+//! `rollcall check` as an operator runs it.
+
+use rstest::rstest;
+
+use crate::harness::process::{Ended, Process};
+use crate::harness::site::{Carrier, Site};
+
+const SECRETS: [(&str, &str); 2] =
+    [("GITHUB_WEBHOOK_SECRET", "long enough not to be guessed"), ("DRATA_API_KEY", "a key")];
+
+async fn checked(site: &Site, arguments: &[&str], secrets: &[(&str, &str)]) -> Ended {
+    let environment: Vec<(&str, String)> = secrets.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    let process: Process = site.run_in(&[&["check"], arguments].concat(), &environment);
+    process.ended().await
+}
+
+#[tokio::test]
+async fn everything_that_is_named_is_tried_and_the_set_up_is_shown() {
+    let mut site = Site::new(Carrier::RabbitMq, 1).await;
+    site.in_postgresql().await;
+    let ended = checked(&site, &[], &SECRETS).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for line in [
+        "ok       configuration: valid, 1 source\n",
+        "ok       broker: RabbitMQ answers; serve declares what isn't there yet",
+        "ok       ledger: PostgreSQL; serve applies ",
+        "ok       drata: the API key is accepted, and Drata's connections can be listed: ",
+        "ok       source acme-github: the secret env:GITHUB_WEBHOOK_SECRET is there\n",
+        "ok       source acme-github: belongs to Drata's connection 12 (GITHUB)\n",
+        "  payload URL   https://<your host>/webhooks/acme-github\n",
+        "  content type  application/json\n",
+        "  secret        the value of env:GITHUB_WEBHOOK_SECRET\n",
+    ] {
+        assert!(ended.output.contains(line), "{line} in {}", ended.output);
+    }
+    let events = ended.output.lines().find(|line| line.contains("  events ")).unwrap();
+    for event in ["organization", "membership", "member", "repository", "team"] {
+        assert!(events.split([' ', ',']).any(|word| word == event), "{event} in {events}");
+    }
+    // It only looked.
+    assert!(site.drata.requests().iter().all(|seen| seen.method == "GET"));
+    let again = checked(&site, &["--json"], &SECRETS).await;
+    let report: serde_json::Value = serde_json::from_str(&again.output).unwrap();
+    assert_eq!(report["findings"][2]["state"], "ok");
+    assert_eq!(report["sources"][0]["path"], "/webhooks/acme-github");
+}
+
+#[rstest]
+#[case::a_wrong_key(&["401"], "WRONG    drata: can't list connections: ", "the API key is wrong or has expired")]
+#[case::a_missing_permission(&["403@list"], "WRONG    source acme-github: can't read identities: ", "give the API key that permission")]
+#[tokio::test]
+async fn what_drata_refuses_is_wrong(#[case] faults: &[&str], #[case] begins: &str, #[case] says: &str) {
+    let site = Site::new(Carrier::Embedded, 0).await;
+    site.break_drata(faults);
+    let ended = checked(&site, &[], &SECRETS).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let line = ended.output.lines().find(|line| line.starts_with(begins)).unwrap_or_else(|| panic!("{ended:?}"));
+    assert!(line.contains(says), "{line}");
+}
+
+#[tokio::test]
+async fn a_connection_that_drata_does_not_have_is_named_with_those_it_has() {
+    let mut site = Site::new(Carrier::Embedded, 0).await;
+    site.source().insert("drata_connection".to_owned(), 77.into());
+    let ended = checked(&site, &[], &SECRETS).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(
+        ended.output.contains("Drata has no connection 77; drata_connection must be one of 12 (acme on GitHub)\n"),
+        "{ended:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_missing_or_short_secret_is_said() {
+    let site = Site::new(Carrier::Embedded, 0).await;
+    let missing = checked(&site, &[], &SECRETS[1..]).await;
+    assert_eq!(missing.code, Some(1), "{missing:?}");
+    assert!(missing.output.contains("the environment variable isn't set"), "{missing:?}");
+    let short = checked(&site, &[], &[("GITHUB_WEBHOOK_SECRET", "short"), SECRETS[1]]).await;
+    assert_eq!(short.code, Some(0), "{short:?}");
+    assert!(short.output.contains("warning  source acme-github: the secret env:GITHUB_WEBHOOK_SECRET is shorter than"));
+}
+
+#[tokio::test]
+async fn what_can_not_be_reached_is_named() {
+    let mut site = Site::new(Carrier::Embedded, 0).await;
+    site.set("broker", "url", "amqp://guest:hunter2@127.0.0.1:1/%2f");
+    site.set("ledger", "url", "postgres://rollcall:hunter2@127.0.0.1:1/ledger");
+    let ended = checked(&site, &[], &SECRETS).await;
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    assert!(ended.output.contains("NO WAY   broker: RabbitMQ can't be reached (broker.url): "), "{ended:?}");
+    assert!(ended.output.contains("NO WAY   ledger: can't reach PostgreSQL at 127.0.0.1:1/ledger"), "{ended:?}");
+    assert!(!ended.output.contains("hunter2") && !ended.log.contains("hunter2"), "{ended:?}");
+}
