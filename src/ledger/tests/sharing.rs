@@ -3,6 +3,7 @@
 use futures_util::future::join_all;
 
 use super::*;
+use crate::shutdown::Tasks;
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -26,10 +27,11 @@ async fn batches_recorded_and_settled_at_once_end_as_if_one_after_the_other(
     }
     // And the organisation was lost as a whole, before all of it.
     entries.push(told("gone", -50, Change::ScopeLost { scope: org() }));
+    let tasks = Tasks::new();
     let work = (0..WORKERS).map(|worker| {
         let (ledger, mut mine) = (site.ledger.clone(), [entries.clone(), entries.clone()].concat());
         fastrand::Rng::with_seed(worker).shuffle(&mut mine);
-        tokio::spawn(async move {
+        tasks.spawn(async move {
             for batch in mine.chunks(7) {
                 let batch: Vec<Record> = batch.iter().cloned().map(|entry| Record::Delivery(Box::new(entry))).collect();
                 ledger.record(&batch).await.unwrap();
@@ -74,9 +76,10 @@ async fn no_account_is_ever_two_workers_at_once(#[values(Sqlite, PostgreSql)] on
     for n in 1..=40 {
         site.record([told(&format!("join-{n}"), n, gained(&n.to_string(), org()))]).await;
     }
+    let tasks = Tasks::new();
     let takers = (0..8).map(|worker| {
         let ledger = site.ledger.clone();
-        tokio::spawn(async move {
+        tasks.spawn(async move {
             let mut taken = Vec::new();
             loop {
                 let leases = ledger.take_due(&format!("worker {worker}"), LEASE, 3).await.unwrap().leases;
