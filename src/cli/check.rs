@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::table::{json, plain};
 use super::{Exit, Place};
 use crate::app::FolderLock;
-use crate::broker::rabbitmq::{self, InspectError};
+use crate::broker::rabbitmq::doctor::{self, Grade};
 use crate::config::{Settings, Source};
 use crate::drata::{Client, Filter};
 use crate::ledger::{self, Ledger};
@@ -25,8 +25,8 @@ connect identities can't be tried without connecting one.
 Exit codes: 0 all is well or only warned of, 1 something is wrong, 2 the configuration is wrong, 3 something can't be
 reached.
 
-With --json: an object with findings (part, state, what) and sources (name, provider, path, content_type, secret,
-events).";
+With --json: an object with findings (part, state, what) and sources (name, provider, path, url, content_type,
+secret, events).";
 
 /// A secret that is shorter can be guessed.
 const SHORT: usize = 16;
@@ -63,6 +63,7 @@ struct Card<'a> {
     name: &'a str,
     provider: &'static str,
     path: String,
+    url: String,
     content_type: &'static str,
     secret: String,
     events: Vec<&'static str>,
@@ -100,7 +101,13 @@ pub(super) async fn run(args: Args, place: &Place, out: &mut dyn Write) -> anyho
     }
     let worst = findings.0.iter().map(|finding| finding.state).max().unwrap_or(State::Ok);
     if args.json {
-        json(out, &Report { findings: &findings.0, sources: settings.sources.iter().map(card).collect() })?;
+        json(
+            out,
+            &Report {
+                findings: &findings.0,
+                sources: settings.sources.iter().map(|source| card(source, &settings)).collect(),
+            },
+        )?;
     } else {
         show(&findings.0, &settings, out)?;
     }
@@ -122,23 +129,23 @@ fn show(findings: &[Finding], settings: &Settings, out: &mut dyn Write) -> anyho
         writeln!(out, "{sign}  {part}: {}", plain(what))?;
     }
     for source in &settings.sources {
-        let card = card(source);
+        let card = card(source, settings);
         writeln!(out, "\nEnter at {} for {}:", source.provider.title, card.name)?;
-        writeln!(out, "  payload URL   https://<your host>{}", card.path)?;
+        writeln!(out, "  payload URL   {}", card.url)?;
         writeln!(out, "  content type  {}", card.content_type)?;
         writeln!(out, "  secret        the value of {}", card.secret)?;
         writeln!(out, "  SSL           verification on")?;
         writeln!(out, "  events        {}", card.events.join(", "))?;
         writeln!(
             out,
-            "  then try      rollcall send --url https://<your host>{} --provider {} --secret-env NAME",
-            card.path, card.provider
+            "  then try      rollcall send --url '{}' --provider {} --secret-env NAME",
+            card.url, card.provider
         )?;
     }
     Ok(())
 }
 
-fn card(source: &Source) -> Card<'_> {
+fn card<'a>(source: &'a Source, settings: &Settings) -> Card<'a> {
     // The provider's own name of an event is what comes before the action.
     let sightings = source.settings.sightings;
     let told =
@@ -150,28 +157,43 @@ fn card(source: &Source) -> Card<'_> {
         name,
         provider: source.provider.name,
         path: format!("/webhooks/{name}"),
+        url: settings.ingress.webhook_url(&source.settings.name),
         content_type: "application/json",
         secret: source.secrets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "),
-        events: events.into_iter().collect(),
+        events: if source.provider.hooks.is_empty() {
+            events.into_iter().collect()
+        } else {
+            source.provider.hooks.to_vec()
+        },
     }
 }
 
 async fn broker(settings: &Settings, place: &Place, findings: &mut Findings) -> anyhow::Result<()> {
-    let Some(url) = place.broker_url(settings)? else {
+    let Some(rabbitmq) = place.rabbitmq(settings)? else {
         findings.add("broker", State::Ok, "embedded, in data_dir; all roles are one process");
         folder(&settings.data_dir, findings);
         return Ok(());
     };
-    let broker = rabbitmq::Settings { prefix: settings.broker.prefix.clone(), ..rabbitmq::Settings::new(url) };
-    match rabbitmq::inspect(broker).await {
-        Ok(()) => findings.add("broker", State::Ok, "RabbitMQ answers, and exchange and queues are there"),
-        Err(InspectError::Unreachable(why)) => {
-            findings.add("broker", State::Unreachable, format!("RabbitMQ can't be reached (broker.url): {why}"));
-        }
-        Err(InspectError::Missing(_)) if settings.broker.declare => {
-            findings.add("broker", State::Ok, "RabbitMQ answers; serve declares what isn't there yet");
-        }
-        Err(InspectError::Missing(why) | InspectError::Refused(why)) => findings.add("broker", State::Wrong, why),
+    let found = doctor::examine(&rabbitmq, None).await;
+    let troubles: Vec<_> = found.iter().filter(|finding| finding.grade > Grade::NotSeen).collect();
+    for doctor::Finding { part, grade, what, fix } in &troubles {
+        let state = match grade {
+            Grade::Unreachable => State::Unreachable,
+            Grade::Wrong => State::Wrong,
+            _ => State::Warning,
+        };
+        let what = match (grade, fix) {
+            (Grade::Unreachable, _) => format!("RabbitMQ can't be reached (broker.url): {what}"),
+            (_, Some(fix)) => format!("{part} {what}; {fix}"),
+            (_, None) => format!("{part} {what}"),
+        };
+        findings.add("broker", state, what);
+    }
+    if troubles.is_empty() {
+        let server = found.iter().find(|finding| finding.part == "server").map_or("RabbitMQ", |server| &server.what);
+        let absent = found.iter().any(|finding| finding.what.contains("isn't there yet"));
+        let there = if absent { "serve declares what isn't there yet" } else { "exchange and queues are there" };
+        findings.add("broker", State::Ok, format!("{server} answers; {there}"));
     }
     Ok(())
 }

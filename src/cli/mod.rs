@@ -14,6 +14,7 @@ mod sandbox;
 mod send;
 mod serve;
 pub mod table;
+mod topology;
 mod words;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ pub use self::exit::Exit;
 pub(crate) use self::exit::OutOfReach;
 
 use crate::app;
+use crate::broker::rabbitmq;
 use crate::config::{self, ConfigError, Settings};
 use crate::demo;
 use crate::ledger::{self, Ledger};
@@ -64,6 +66,8 @@ enum Command {
     Ready(ready::Args),
     /// Check the configuration on everything that it names, and show what to enter at the providers
     Check(check::Args),
+    /// Examine RabbitMQ, or print what has to exist in it
+    Topology(topology::Args),
     /// List deliveries and what became of them
     Deliveries(deliveries::Args),
     /// List accounts: what should be so at Drata, and what is so
@@ -96,6 +100,7 @@ impl Cli {
             Command::Serve(args) => Box::pin(serve::run(args, &place)).await,
             Command::Ready(args) => Box::pin(ready::run(args, &place)).await,
             Command::Check(args) => Box::pin(check::run(args, &place, &mut std::io::stdout())).await,
+            Command::Topology(args) => Box::pin(topology::run(args, &place, &mut std::io::stdout())).await,
             Command::Deliveries(args) => Box::pin(place.deliveries(&args)).await,
             Command::Accounts(args) => Box::pin(place.accounts(&args)).await,
             Command::Balance(args) => Box::pin(place.balance(&args)).await,
@@ -152,6 +157,20 @@ impl Place {
         Ok(url.map(|url| SecretString::from(url.to_string())))
     }
 
+    /// How RabbitMQ is spoken to, if it is the broker.
+    fn rabbitmq(&self, settings: &Settings) -> Result<Option<rabbitmq::Settings>, ConfigError> {
+        let broker = &settings.broker;
+        Ok(self.broker_url(settings)?.map(|url| rabbitmq::Settings {
+            prefix: broker.prefix.clone(),
+            max_message: max_message(settings),
+            confirm_timeout: broker.confirm_timeout,
+            publish_timeout: broker.publish_timeout,
+            declare: broker.declare,
+            compression: broker.compression,
+            ..rabbitmq::Settings::new(url)
+        }))
+    }
+
     async fn migrate(&self, args: migrate::Args) -> anyhow::Result<Exit> {
         let settings = self.settings()?;
         let ledger = match self.ledger_url(&settings)? {
@@ -204,6 +223,11 @@ impl Place {
         explain::run(args, &ledger, &roots, &mut std::io::stdout()).await?;
         Ok(Exit::Done)
     }
+}
+
+/// The largest message that the broker takes, in bytes.
+fn max_message(settings: &Settings) -> usize {
+    usize::try_from(settings.broker.max_message.as_u64()).unwrap_or(usize::MAX)
 }
 
 /// Writes a line to standard output. A reader that has gone away is no fault of ours.

@@ -2,7 +2,6 @@
 
 use super::{Exit, Place, say};
 use crate::app::{self, FolderLock, IngressRole, Setup, StartError, WorkerRole};
-use crate::broker::rabbitmq;
 use crate::config::{SecretRef, Settings, Source};
 use crate::delivery::Timestamp;
 use crate::drata::{self, Client};
@@ -74,17 +73,9 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
     let in_folder = broker_url.is_none() || (has(Role::Worker) && settings.ledger.url.is_none());
     let _lock = if in_folder { Some(FolderLock::take(&settings.data_dir)?) } else { None };
     let ledger = if has(Role::Worker) { Some(open_ledger(&settings, place, args.dry_run).await?) } else { None };
-    let max_message = usize::try_from(settings.broker.max_message.as_u64()).unwrap_or(usize::MAX);
-    let broker = match broker_url {
-        None => app::open_embedded(&settings.data_dir, max_message).await?,
-        Some(url) => app::connect_rabbitmq(rabbitmq::Settings {
-            prefix: settings.broker.prefix.clone(),
-            max_message,
-            confirm_timeout: settings.broker.confirm_timeout,
-            publish_timeout: settings.broker.publish_timeout,
-            declare: settings.broker.declare,
-            ..rabbitmq::Settings::new(url)
-        })?,
+    let broker = match place.rabbitmq(&settings)? {
+        None => app::open_embedded(&settings.data_dir, super::max_message(&settings)).await?,
+        Some(rabbitmq) => app::connect_rabbitmq(rabbitmq)?,
     };
     let ingress = match verifying {
         None => None,

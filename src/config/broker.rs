@@ -1,11 +1,14 @@
 //! `[broker]`: RabbitMQ, or the embedded broker if no address is given.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 
 use super::layers::Layers;
 use super::secret::UrlRef;
+use super::value::{Setting, Written};
+use crate::broker::rabbitmq::Compression;
 
 /// The section's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +19,8 @@ pub struct Broker {
     pub prefix: String,
     /// The largest message in bytes.
     pub max_message: ByteSize,
+    /// How bodies travel through RabbitMQ.
+    pub compression: Compression,
     /// How many unacked messages a worker holds.
     pub prefetch: u16,
     /// Whether to declare exchange, queues and bindings.
@@ -26,11 +31,22 @@ pub struct Broker {
     pub publish_timeout: Duration,
 }
 
+impl Setting for Compression {
+    fn read(written: Written<'_>, _: &Path) -> Result<Self, String> {
+        match written.text("lz4 or none")? {
+            "lz4" => Ok(Self::Lz4),
+            "none" => Ok(Self::None),
+            _ => Err("must be lz4 or none".to_owned()),
+        }
+    }
+}
+
 impl Broker {
     pub(super) fn read(layers: &mut Layers) -> Option<Self> {
         let url = layers.optional("broker.url");
         let prefix = layers.required("broker.prefix");
         let max_message = layers.required("broker.max_message");
+        let compression = layers.required("broker.compression");
         let prefetch = layers.required("broker.prefetch");
         let declare = layers.required("broker.declare");
         let confirm_timeout = layers.required("broker.confirm_timeout");
@@ -39,6 +55,7 @@ impl Broker {
             url: url?,
             prefix: prefix?,
             max_message: max_message?,
+            compression: compression?,
             prefetch: prefetch?,
             declare: declare?,
             confirm_timeout: confirm_timeout?,

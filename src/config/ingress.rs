@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 
 use bytesize::ByteSize;
+use url::Url;
 
 use super::layers::Layers;
+use crate::delivery::SourceName;
 use crate::ingress;
 
 /// The section's settings.
@@ -12,6 +14,8 @@ use crate::ingress;
 pub struct Ingress {
     /// The address on which webhooks come in.
     pub listen: SocketAddr,
+    /// The address under which providers reach it, if it is known here: what is in front of it may have another.
+    pub public_url: Option<Url>,
     /// Its limits.
     pub settings: ingress::Settings,
 }
@@ -19,6 +23,7 @@ pub struct Ingress {
 impl Ingress {
     pub(super) fn read(layers: &mut Layers) -> Option<Self> {
         let listen = layers.required("ingress.listen");
+        let public_url: Option<Option<Url>> = layers.optional("ingress.public_url");
         let max_body = bytes(layers, "ingress.max_body");
         let body_budget = bytes(layers, "ingress.body_budget");
         let small_reserve = bytes(layers, "ingress.small_reserve");
@@ -47,7 +52,19 @@ impl Ingress {
                 "must be at least ingress.max_body + ingress.small_reserve, else the largest body never fits",
             );
         }
-        Some(Self { listen: listen?, settings })
+        if let Some(Some(url)) = &public_url
+            && (!matches!(url.scheme(), "https" | "http") || url.query().is_some() || url.fragment().is_some())
+        {
+            layers.blame_value("ingress.public_url", "must begin with https:// (or http://) and end with the path");
+        }
+        Some(Self { listen: listen?, public_url: public_url?, settings })
+    }
+
+    /// Where a source's provider is to send its webhooks. `https://<your host>` if the configuration doesn't say.
+    #[must_use]
+    pub fn webhook_url(&self, source: &SourceName) -> String {
+        let base = self.public_url.as_ref().map_or("https://<your host>", Url::as_str);
+        format!("{}/webhooks/{source}", base.trim_end_matches('/'))
     }
 }
 

@@ -31,6 +31,7 @@ const fn provider(name: &'static str, default_host: Option<&'static str>) -> Des
         default_host,
         client_type: |host| (host == "github.com").then_some("GITHUB"),
         events: &[],
+        hooks: &[],
         verifier: |_, _| Err(SettingsError { key: String::new(), message: "no verifier in this test".to_owned() }),
         interpreter,
         signer: |_, _| Err(SettingsError { key: String::new(), message: "no signer in this test".to_owned() }),

@@ -16,7 +16,7 @@ pub(super) enum Written<'a> {
 }
 
 impl<'a> Written<'a> {
-    fn text(self, expected: &str) -> Result<&'a str, String> {
+    pub(super) fn text(self, expected: &str) -> Result<&'a str, String> {
         match self {
             Self::Toml(toml::Value::String(text)) => Ok(text),
             Self::Env(text) => Ok(text),

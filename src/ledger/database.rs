@@ -86,6 +86,10 @@ impl Ledger {
                     "PRAGMA journal_mode = WAL",
                     "PRAGMA synchronous = FULL",
                     "PRAGMA foreign_keys = ON",
+                    // A batch changes some thousand pages all over the file. What doesn't fit is written twice: to make
+                    // room, and at the commit.
+                    "PRAGMA cache_size = -32768",
+                    "PRAGMA wal_autocheckpoint = 8192",
                 ],
             )
         };

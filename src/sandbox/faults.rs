@@ -84,6 +84,7 @@ pub enum Effect {
 ///           | "slow=" duration  ; waits first ("200ms", "2s"); goes together with every other rule
 /// option    = percent "%"       ; hits that share of the requests, else all
 ///           | "first=" count    ; hits the first so many requests of each identity (or of each path)
+///           | "id=" id          ; hits the requests about that identity alone
 ///           | "applied"         ; does the work first: the nastiest kind
 ///           | "retry-after=" s  ; the Retry-After header of a status, in seconds
 /// operation = "connect" | "service-account" | "list" | "person" | "connections" | "events"
@@ -99,6 +100,8 @@ pub struct Fault {
     pub percent: Option<f64>,
     /// Only the first so many requests of each identity or path.
     pub first: Option<u32>,
+    /// Only requests with this identity in their path.
+    pub id: Option<String>,
     /// Whether the work is done before.
     pub applied: bool,
     /// Only this operation.
@@ -128,7 +131,7 @@ impl FromStr for Fault {
         };
         let mut parts = text.split(':');
         let effect = parse_effect(parts.next().unwrap_or_default()).map_err(invalid)?;
-        let mut fault = Self { effect, percent: None, first: None, applied: false, on };
+        let mut fault = Self { effect, percent: None, first: None, id: None, applied: false, on };
         for option in parts {
             fault.read_option(option).map_err(invalid)?;
         }
@@ -164,6 +167,8 @@ impl Fault {
             self.percent = Some(percent.ok_or_else(|| format!("{option:?} is no share; write it like 20%"))?);
         } else if let Some(count) = option.strip_prefix("first=") {
             self.first = Some(count.parse().map_err(|_| format!("{count:?} is no count"))?);
+        } else if let Some(id) = option.strip_prefix("id=") {
+            self.id = Some(id.to_owned());
         } else if option == "applied" && !slow {
             self.applied = true;
         } else if let (Some(seconds), Effect::Status(_, retry_after)) =
@@ -172,8 +177,8 @@ impl Fault {
             *retry_after = Some(seconds.parse().map_err(|_| format!("{seconds:?} is no number of seconds"))?);
         } else {
             return Err(format!(
-                "{option:?} is no option here; there are N%, first=N, applied (not with slow), retry-after=SECONDS \
-                 (with a status)"
+                "{option:?} is no option here; there are N%, first=N, id=ID, applied (not with slow), \
+                 retry-after=SECONDS (with a status)"
             ));
         }
         Ok(())
@@ -197,6 +202,9 @@ impl fmt::Display for Fault {
         }
         if let Some(first) = self.first {
             write!(f, ":first={first}")?;
+        }
+        if let Some(id) = &self.id {
+            write!(f, ":id={id}")?;
         }
         if self.applied {
             f.write_str(":applied")?;
@@ -242,7 +250,9 @@ impl Faults {
     pub(super) fn decide(&mut self, operation: Operation, subject: &str) -> Verdict {
         let mut verdict = Verdict::default();
         for (rule, counts) in &mut self.rules {
-            if rule.on.is_some_and(|on| on != operation) {
+            if rule.on.is_some_and(|on| on != operation)
+                || rule.id.as_ref().is_some_and(|id| !subject.split('/').any(|part| part == id))
+            {
                 continue;
             }
             let slow = match rule.effect {
@@ -276,6 +286,13 @@ mod tests {
 
     fn faults(rules: &[&str]) -> Faults {
         Faults::new(rules.iter().map(|rule| rule.parse().unwrap()).collect(), 7)
+    }
+
+    #[test]
+    fn a_rule_for_one_identity_hits_no_other() {
+        let mut faults = faults(&["403:id=7@connect"]);
+        let mut hit = |subject: &str| faults.decide(Operation::Connect, subject).fault.is_some();
+        assert_eq!([hit("/identities/7/connect"), hit("/identities/77/connect"), hit("7")], [true, false, true]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::harness::soon;
 
 /// A delivery from our own invention.
-fn delivery(id: &str, body: impl Into<Bytes>) -> Delivery {
+pub(crate) fn delivery(id: &str, body: impl Into<Bytes>) -> Delivery {
     Delivery {
         source: "acme-github".parse().unwrap(),
         provider: "github".to_owned(),
@@ -32,7 +32,7 @@ async fn next(consumer: &mut Box<dyn Consumer>) -> Message {
 }
 
 /// The next message, which has to be a delivery from the work lane.
-async fn next_delivery(consumer: &mut Box<dyn Consumer>) -> (Message, Delivery) {
+pub(crate) async fn next_delivery(consumer: &mut Box<dyn Consumer>) -> (Message, Delivery) {
     let message = next(consumer).await;
     assert_eq!(message.lane, Lane::Work);
     let Payload::Delivery(delivery) = &message.payload else { panic!("{message:?}") };

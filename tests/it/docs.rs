@@ -7,6 +7,7 @@ use std::path::Path;
 use rollcall::config;
 use rollcall::demo::story::Story;
 use rollcall::ledger::outcome::Outcome;
+use rollcall::provider::REGISTRY;
 use rollcall::telemetry::metrics::METRICS;
 
 #[test]
@@ -17,6 +18,18 @@ fn the_readme_lists_every_key_of_the_configuration() {
         writeln!(table, "| `{}` | {default} | {} |", key.path(), key.meaning).unwrap();
     }
     hold("README.md", "configuration", &table);
+}
+
+#[test]
+fn the_readme_lists_every_provider() {
+    let mut table = "| provider | name | a delivery is verified by | it tells of |\n|---|---|---|---|\n".to_owned();
+    for provider in REGISTRY {
+        let told = |word: &str| provider.events.iter().any(|row| row.change.starts_with(word));
+        let tells =
+            if told("lost") { "joins, leaves, renames" } else { "activity, which shows that an account has access" };
+        writeln!(table, "| {} | `{}` | {} | {tells} |", provider.title, provider.name, provider.verification).unwrap();
+    }
+    hold("README.md", "providers", &table);
 }
 
 #[test]

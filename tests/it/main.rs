@@ -7,3 +7,4 @@ mod check;
 mod docs;
 mod harness;
 mod serve;
+mod topology;

@@ -6,6 +6,7 @@ mod ending;
 mod missing;
 mod outage;
 mod postgresql;
+mod providers;
 mod roles;
 mod several;
 mod startup;

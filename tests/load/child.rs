@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use rollcall::broker::embedded::{self, Embedded};
-use rollcall::broker::rabbitmq::{self, RabbitMq};
+use rollcall::broker::rabbitmq::{self, Compression, RabbitMq};
 use rollcall::broker::{Broker, SharedBroker, State};
 use rollcall::config;
 use rollcall::ingress::{Ingress, IngressSource};
@@ -31,7 +31,7 @@ use crate::generator::{SOURCE, secret, source};
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Place {
     /// To RabbitMQ.
-    RabbitMq { url: String, prefix: String },
+    RabbitMq { url: String, prefix: String, compress: bool },
     /// To the embedded broker.
     Embedded { folder: PathBuf },
 }
@@ -94,7 +94,7 @@ pub(crate) async fn run() {
     // The broker outlives the edge: requests in work and the last checkpoint are still to be published.
     let (tasks, below) = (Tasks::new(), Tasks::new());
     let broker: SharedBroker = match place {
-        Place::RabbitMq { url, prefix } => Arc::new(rabbitmq(&url, &prefix, &below)),
+        Place::RabbitMq { url, prefix, compress } => Arc::new(rabbitmq(&url, &prefix, compress, &below)),
         Place::Embedded { folder } => Arc::new(Embedded::open(embedded::Settings::new(folder), &below).await.unwrap()),
     };
     until_ready(broker.as_ref()).await;
@@ -117,8 +117,13 @@ pub(crate) async fn run() {
 }
 
 /// RabbitMQ as rollcall speaks to it.
-pub(crate) fn rabbitmq(url: &str, prefix: &str, tasks: &Tasks) -> RabbitMq {
-    let settings = rabbitmq::Settings { prefix: prefix.to_owned(), ..rabbitmq::Settings::new(SecretString::from(url)) };
+pub(crate) fn rabbitmq(url: &str, prefix: &str, compress: bool, tasks: &Tasks) -> RabbitMq {
+    let compression = if compress { Compression::Lz4 } else { Compression::None };
+    let settings = rabbitmq::Settings {
+        prefix: prefix.to_owned(),
+        compression,
+        ..rabbitmq::Settings::new(SecretString::from(url))
+    };
     RabbitMq::connect(settings, tasks).unwrap()
 }
 

@@ -14,6 +14,7 @@
 
 mod bare;
 mod child;
+mod drain;
 mod generator;
 mod options;
 mod process;
@@ -78,13 +79,17 @@ async fn measure(options: Options) -> ExitCode {
 /// Lets rollcall declare its own exchange and queues, which the bare publisher then uses too.
 async fn declare(options: &Options, prefix: &str) {
     let tasks = Tasks::new();
-    let broker = child::rabbitmq(&options.broker, prefix, &tasks);
+    let broker = child::rabbitmq(&options.broker, prefix, options.compress, &tasks);
     child::until_ready(&broker).await;
     broker.close().await;
 }
 
 /// Returns whether every run added up.
 async fn pairs(options: Options, prefix: String) -> bool {
+    if let Some(accounts) = options.drain {
+        drain::run(&options, &prefix, accounts).await;
+        return true;
+    }
     println!("{}", report::heading(&options));
     let mut pairs = Vec::new();
     for number in 1..=options.pairs {
@@ -127,7 +132,7 @@ async fn ingress(options: &Options, prefix: &str) -> Run {
     let place = if options.embedded {
         Place::Embedded { folder: folder.path().to_owned() }
     } else {
-        Place::RabbitMq { url: options.broker.clone(), prefix: prefix.to_owned() }
+        Place::RabbitMq { url: options.broker.clone(), prefix: prefix.to_owned(), compress: options.compress }
     };
     let child = Child::start(&place).await;
     let idle_bytes = process::resident(child.pid());
@@ -168,7 +173,7 @@ async fn drain(options: &Options, prefix: &str, folder: &TempDir, accepted: &Has
     let broker: Box<dyn Broker> = if options.embedded {
         Box::new(Embedded::open(embedded::Settings::new(folder.path()), &tasks).await.unwrap())
     } else {
-        Box::new(child::rabbitmq(&options.broker, prefix, &tasks))
+        Box::new(child::rabbitmq(&options.broker, prefix, options.compress, &tasks))
     };
     let mut consumer = broker.consume(1000).await;
     let mut found = HashSet::new();

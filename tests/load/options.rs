@@ -11,7 +11,10 @@ Compares the ingress with a bare publisher on the same RabbitMQ, in pairs.
   --pairs N          how many pairs (5)
   --seconds N        how long each run is measured (5)
   --connections N    connections, and messages in flight of the bare publisher (64)
-  --body BYTES       about how large the bodies are (8192)";
+  --body BYTES       about how large the bodies are (8192)
+  --drain N          measure how fast a backlog of N joins is worked off instead
+  --latency MS       with --drain: how long the platform's stand-in takes to answer (0)
+  --uncompressed     let bodies travel as they are (broker.compression = none)";
 
 /// What to do.
 #[derive(Debug)]
@@ -35,6 +38,9 @@ pub(crate) struct Options {
     pub(crate) seconds: u64,
     pub(crate) connections: usize,
     pub(crate) body: usize,
+    pub(crate) compress: bool,
+    pub(crate) drain: Option<i64>,
+    pub(crate) latency: u64,
 }
 
 /// Reads the arguments.
@@ -46,6 +52,9 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Wish,
         seconds: 5,
         connections: 64,
         body: 8192,
+        compress: true,
+        drain: None,
+        latency: 0,
     };
     let mut asked = false;
     while let Some(argument) = arguments.next() {
@@ -60,6 +69,10 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Wish,
                 asked = true;
                 continue;
             }
+            "--uncompressed" => {
+                options.compress = false;
+                continue;
+            }
             _ => {}
         }
         let Some(value) = arguments.next() else {
@@ -70,6 +83,11 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Wish,
                 options.broker = value;
                 asked = true;
             }
+            "--drain" => {
+                options.drain = Some(number(&argument, &value)?);
+                asked = true;
+            }
+            "--latency" => options.latency = number(&argument, &value)?,
             "--pairs" => options.pairs = number(&argument, &value)?,
             "--seconds" => options.seconds = number(&argument, &value)?,
             "--connections" => options.connections = number(&argument, &value)?,

@@ -2,16 +2,16 @@
 //!
 //! `message_id` the provider's delivery id · `type` the routing key, or `rollcall.checkpoint` · `content_type` ·
 //! `delivery_mode` 2 · `timestamp` the second of receipt · `app_id` `rollcall` · `correlation_id` a publisher's own
-//! count, of no meaning to others. Headers: `x-rollcall-source`, `-provider`, `-event`, `-secret` (a name, never the
+//! count, of no meaning to others · `content_encoding` `lz4` if the body is compressed. Headers: `x-rollcall-source`, `-provider`, `-event`, `-secret` (a name, never the
 //! secret), `-run` and `-replay` are text; `-received-at` (microseconds since the epoch), `-sequence` and `-version`
 //! are 64-bit integers.
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 
+use super::compression::decode;
 use crate::broker::Payload;
 use crate::broker::envelope::{Envelope, unreadable};
 
@@ -69,8 +69,12 @@ pub(super) fn properties(envelope: &Envelope<'_>) -> BasicProperties {
 
 /// Reads a message, whoever sent it.
 pub(super) fn payload(properties: &BasicProperties, body: Vec<u8>) -> Payload {
-    let body = Bytes::from(body);
     let id = properties.message_id().as_ref().map(|id| id.as_str());
+    let encoding = properties.content_encoding().as_ref().map(|encoding| encoding.as_str());
+    let body = match decode(encoding, body) {
+        Ok(body) => body,
+        Err((why, body)) => return unreadable(id, why, body),
+    };
     match envelope(properties) {
         Ok(envelope) => envelope.open(body),
         Err(why) => unreadable(id, why, body),

@@ -6,11 +6,16 @@
 //! It must not know what a delivery means.
 //!
 //! For consumers of other programs the exchange is a public interface: a topic exchange `<prefix>.deliveries`, routing
-//! key `<provider>.<event>.<action>`, the signed bytes as body, and the properties and headers listed in [`message`].
+//! key `<provider>.<event>.<action>`, the signed bytes as body (compressed if `content_encoding` says so), and the
+//! properties and headers listed in [`message`].
 
 mod acks;
+mod compression;
 mod consume;
+pub mod definitions;
+pub mod doctor;
 mod link;
+mod management;
 mod message;
 mod publish;
 mod topology;
@@ -26,6 +31,7 @@ use lapin::{Connection, ConnectionProperties};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use self::compression::Compression;
 use self::consume::RabbitMqConsumer;
 use self::link::Watch;
 use self::publish::Publisher;
@@ -41,8 +47,10 @@ pub struct Settings {
     pub url: SecretString,
     /// What the names of exchange and queues begin with.
     pub prefix: String,
-    /// The largest body to publish, in bytes. The broker's own limit counts too, once it is known.
+    /// The largest body to publish, in bytes, as it travels. The broker's own limit counts too, once it is known.
     pub max_message: usize,
+    /// How bodies travel.
+    pub compression: Compression,
     /// How long to wait for one confirm before the message is published again.
     pub confirm_timeout: Duration,
     /// How long a publish may take, reconnecting included.
@@ -63,6 +71,7 @@ impl Settings {
             url,
             prefix: "rollcall".to_owned(),
             max_message: 16 * 1024 * 1024,
+            compression: Compression::default(),
             confirm_timeout: Duration::from_secs(2),
             publish_timeout: Duration::from_secs(6),
             declare: true,
@@ -123,49 +132,12 @@ pub async fn remove(settings: &Settings) -> Result<(), RemoveError> {
     }
 }
 
-/// Looks whether RabbitMQ answers and has the exchange and the queues. Changes nothing.
-///
-/// # Errors
-/// If it can't be reached, lets nobody in, or something isn't there.
-pub async fn inspect(settings: Settings) -> Result<(), InspectError> {
-    let uri = address(&settings.url).map_err(|error| InspectError::Refused(error.0))?;
-    let names = Names::new(&settings.prefix).map_err(InspectError::Refused)?;
-    let shared = Shared { uri: uri.clone(), names, settings: Settings { declare: false, ..settings } };
-    let looking = async {
-        let connection = Connection::connect_uri(uri, ConnectionProperties::default())
-            .await
-            .map_err(|error| InspectError::Unreachable(topology::explain(&error)))?;
-        let found = topology::establish(&connection, &shared).await.map_err(InspectError::Missing);
-        // What was found out doesn't depend on a polite goodbye.
-        drop(connection.close(200, "OK".into()).await);
-        found
-    };
-    match tokio::time::timeout(REMOVE, looking).await {
-        Ok(found) => found,
-        Err(_) => Err(InspectError::Unreachable("it didn't answer".to_owned())),
-    }
-}
-
-/// Why RabbitMQ isn't as it should be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InspectError {
-    /// It can't be reached, or lets this user not in.
-    #[error("{0}")]
-    Unreachable(String),
-    /// Something isn't there.
-    #[error("{0}")]
-    Missing(String),
-    /// The settings can't be used.
-    #[error("{0}")]
-    Refused(String),
-}
-
 /// Exchange and queues can't be removed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct RemoveError(String);
 
-/// How long removing or looking may take.
+/// How long removing may take.
 const REMOVE: Duration = Duration::from_secs(10);
 
 impl RabbitMq {

@@ -53,14 +53,19 @@ impl Publisher {
 
     /// See [`crate::broker::Broker::publish`]. A replay goes to the work queue alone: other consumers have seen it.
     pub(super) async fn publish(&self, delivery: &Delivery) -> Result<(), PublishError> {
-        self.persist(delivery.body.len(), || {
+        let encoded = self.shared.settings.compression.encode(&delivery.body).await;
+        self.persist(encoded.body.len(), || {
             let envelope = Envelope::of_delivery(delivery);
             let names = &self.shared.names;
             let (exchange, routing_key) = match delivery.replay {
                 None => (names.exchange.clone(), envelope.kind.as_ref().into()),
                 Some(_) => ("".into(), names.work.clone()),
             };
-            Outgoing { exchange, routing_key, properties: properties(&envelope), body: delivery.body.clone() }
+            let mut properties = properties(&envelope);
+            if let Some(encoding) = encoded.encoding {
+                properties = properties.with_content_encoding(encoding.into());
+            }
+            Outgoing { exchange, routing_key, properties, body: encoded.body.clone() }
         })
         .await
     }

@@ -59,60 +59,87 @@ pub(super) async fn establish(connection: &Connection, shared: &Shared) -> Resul
 }
 
 async fn declare(channel: &Channel, shared: &Shared) -> Result<(), String> {
-    let Names { exchange, work, parked } = &shared.names;
+    let Names { exchange, work, .. } = &shared.names;
     let passive = !shared.settings.declare;
-    let options = ExchangeDeclareOptions { durable: true, passive, ..ExchangeDeclareOptions::default() };
-    channel
-        .exchange_declare(exchange.clone(), ExchangeKind::Topic, options, FieldTable::default())
-        .await
-        .map_err(|error| refused("exchange", exchange, &error))?;
-
-    let options = QueueDeclareOptions { durable: true, passive, ..QueueDeclareOptions::default() };
-    for (queue, arguments) in
-        [(parked, parked_arguments()), (work, work_arguments(parked, shared.settings.delivery_limit))]
-    {
-        channel
-            .queue_declare(queue.clone(), options, arguments)
-            .await
-            .map_err(|error| refused("queue", queue, &error))?;
+    declare_exchange(channel, exchange, passive).await.map_err(|error| refused("exchange", exchange, &error))?;
+    for queue in queues(&shared.names, shared.settings.delivery_limit) {
+        declare_queue(channel, &queue, passive).await.map_err(|error| refused("queue", &queue.name, &error))?;
     }
     if passive {
         return Ok(());
     }
     channel
-        .queue_bind(work.clone(), exchange.clone(), "#".into(), QueueBindOptions::default(), FieldTable::default())
+        .queue_bind(work.clone(), exchange.clone(), BINDING.into(), QueueBindOptions::default(), FieldTable::default())
         .await
         .map_err(|error| refused("queue", work, &error))
 }
 
-fn work_arguments(parked: &ShortString, delivery_limit: u32) -> FieldTable {
-    let mut arguments = FieldTable::default();
-    let mut set = |name: &str, value: AMQPValue| {
-        arguments.insert(name.into(), value);
-    };
-    set("x-queue-type", text("quorum"));
-    set("x-delivery-limit", AMQPValue::LongLongInt(delivery_limit.into()));
-    set("x-dead-letter-exchange", text(""));
-    set("x-dead-letter-routing-key", text(parked.as_str()));
-    // At least once works only together with reject-publish: https://www.rabbitmq.com/docs/quorum-queues#dead-lettering
-    set("x-dead-letter-strategy", text("at-least-once"));
-    set("x-overflow", text("reject-publish"));
-    arguments
+/// Declares the exchange, or asks whether it is there.
+pub(super) async fn declare_exchange(channel: &Channel, name: &ShortString, passive: bool) -> lapin::Result<()> {
+    let options = ExchangeDeclareOptions { durable: true, passive, ..ExchangeDeclareOptions::default() };
+    channel.exchange_declare(name.clone(), ExchangeKind::Topic, options, FieldTable::default()).await
 }
 
-fn parked_arguments() -> FieldTable {
-    let mut arguments = FieldTable::default();
-    arguments.insert("x-queue-type".into(), text("quorum"));
-    arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(NO_LIMIT));
-    arguments
+/// Declares a queue, or asks whether it is there.
+pub(super) async fn declare_queue(channel: &Channel, queue: &Queue, passive: bool) -> lapin::Result<lapin::Queue> {
+    let options = QueueDeclareOptions { durable: true, passive, ..QueueDeclareOptions::default() };
+    channel.queue_declare(queue.name.clone(), options, queue.table()).await
 }
 
-fn text(value: &str) -> AMQPValue {
-    AMQPValue::LongString(value.into())
+/// The routing key that binds the work queue: everything.
+pub(super) const BINDING: &str = "#";
+
+/// A queue that has to exist.
+#[derive(Clone, Debug)]
+pub(super) struct Queue {
+    pub(super) name: ShortString,
+    /// Its arguments, named as in policies: an argument has `x-` before it. The type can't be given by a policy.
+    pub(super) arguments: Vec<(&'static str, Argument)>,
+}
+
+/// The value of an argument.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(untagged)]
+pub(super) enum Argument {
+    Text(String),
+    Number(i64),
+}
+
+/// The argument that is no tunable: what kind of queue it is.
+pub(super) const TYPE: &str = "queue-type";
+
+impl Queue {
+    fn table(&self) -> FieldTable {
+        let mut table = FieldTable::default();
+        for (name, value) in &self.arguments {
+            let value = match value {
+                Argument::Text(text) => AMQPValue::LongString(text.as_str().into()),
+                Argument::Number(number) => AMQPValue::LongLongInt(*number),
+            };
+            table.insert(format!("x-{name}").into(), value);
+        }
+        table
+    }
+}
+
+/// The queues, those first that others refer to.
+pub(super) fn queues(names: &Names, delivery_limit: u32) -> [Queue; 2] {
+    let text = |value: &str| Argument::Text(value.to_owned());
+    let parked = vec![(TYPE, text("quorum")), ("delivery-limit", Argument::Number(NO_LIMIT))];
+    let work = vec![
+        (TYPE, text("quorum")),
+        ("delivery-limit", Argument::Number(delivery_limit.into())),
+        ("dead-letter-exchange", text("")),
+        ("dead-letter-routing-key", text(names.parked.as_str())),
+        // At least once works only together with reject-publish: https://www.rabbitmq.com/docs/quorum-queues#dead-lettering
+        ("dead-letter-strategy", text("at-least-once")),
+        ("overflow", text("reject-publish")),
+    ];
+    [Queue { name: names.parked.clone(), arguments: parked }, Queue { name: names.work.clone(), arguments: work }]
 }
 
 /// Why a declaration was refused, with the way out.
-fn refused(what: &str, name: &ShortString, error: &Error) -> String {
+pub(super) fn refused(what: &str, name: &ShortString, error: &Error) -> String {
     let said = explain(error);
     match soft(error) {
         Some(AMQPSoftError::PRECONDITIONFAILED) => {
@@ -134,7 +161,7 @@ fn refused(what: &str, name: &ShortString, error: &Error) -> String {
     }
 }
 
-fn soft(error: &Error) -> Option<AMQPSoftError> {
+pub(super) fn soft(error: &Error) -> Option<AMQPSoftError> {
     match error.kind() {
         ErrorKind::ProtocolError(error) => match error.kind() {
             AMQPErrorKind::Soft(soft) => Some(soft.clone()),

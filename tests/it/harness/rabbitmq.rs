@@ -129,6 +129,7 @@ pub(crate) struct Node {
     folder: TempDir,
     port: u16,
     distribution_port: u16,
+    management_port: Option<u16>,
     guard: Option<Child>,
 }
 
@@ -148,7 +149,25 @@ impl Node {
         let mut cookie =
             cookie.create(true).write(true).mode(0o600).open(folder.path().join(".erlang.cookie")).unwrap();
         write!(cookie, "{:016x}", fastrand::u64(..)).unwrap();
-        Self { folder, port: free_port(), distribution_port: free_port(), guard: None }
+        Self { folder, port: free_port(), distribution_port: free_port(), management_port: None, guard: None }
+    }
+
+    /// The same with the management API.
+    pub(crate) fn with_management() -> Self {
+        let port = free_port();
+        let mut node = Self::new();
+        node.management_port = Some(port);
+        std::fs::write(node.folder.path().join("plugins"), "[rabbitmq_management].\n").unwrap();
+        let listen = format!("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {port}\n");
+        let mut configuration = std::fs::OpenOptions::new();
+        let mut configuration = configuration.append(true).open(node.folder.path().join("rabbitmq.conf")).unwrap();
+        configuration.write_all(listen.as_bytes()).unwrap();
+        node
+    }
+
+    /// The address of the management API.
+    pub(crate) fn management(&self) -> String {
+        format!("http://127.0.0.1:{}", self.management_port.expect("a node with management"))
     }
 
     pub(crate) fn url(&self) -> String {

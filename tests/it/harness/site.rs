@@ -108,8 +108,7 @@ impl Site {
 
     /// Runs a command on the site's configuration, in this environment.
     pub(crate) fn run_in(&self, arguments: &[&str], environment: &[(&str, String)]) -> Process {
-        let file = self.config_file();
-        std::fs::write(&file, self.config.to_string()).unwrap();
+        let file = self.write_config();
         Process::start(self.folder.path(), &[&["--config", file.to_str().unwrap()], arguments].concat(), environment)
     }
 
@@ -142,10 +141,16 @@ impl Site {
 
     /// Starts a process with these arguments to `serve`, in this environment.
     pub(crate) fn serve_with(&self, arguments: &[&str], environment: &[(&str, String)]) -> Process {
+        self.run_in(&[&["serve"], arguments].concat(), environment)
+    }
+
+    /// Writes the configuration in one step: a process that was started a moment ago may be reading it.
+    fn write_config(&self) -> PathBuf {
         let file = self.config_file();
-        std::fs::write(&file, self.config.to_string()).unwrap();
-        let arguments = [&["--config", file.to_str().unwrap(), "serve"], arguments].concat();
-        Process::start(self.folder.path(), &arguments, environment)
+        let new = file.with_extension("new");
+        std::fs::write(&new, self.config.to_string()).unwrap();
+        std::fs::rename(&new, &file).unwrap();
+        file
     }
 
     /// Starts a process that only takes webhooks. It has no key for Drata.

@@ -135,6 +135,37 @@ impl Refusal {
     }
 }
 
+/// A refusal of one account looks like a refusal of everything until another account's call succeeds.
+#[rstest]
+#[case::refused(403)]
+#[case::failing(500)]
+#[tokio::test]
+async fn one_accounts_own_trouble_stops_nobody_else(#[case] status: u16) {
+    let mut site = Site::new(Carrier::Embedded, 12).await;
+    site.set("retry", "attempts", 3);
+    site.set("retry", "first", "100ms");
+    site.break_drata(&[&format!("{status}:id={}@connect", ACCOUNT.identity())]);
+    let (_process, at) = site.serve().await;
+    let joins: Vec<_> = (1..=6).map(|n| site.github.join(Account(n))).collect();
+    for join in &joins {
+        site.github.accepted(&at.webhook, join).await;
+    }
+    let ledger = site.ledger().await;
+    for join in joins.iter().filter(|join| join.account != ACCOUNT) {
+        becomes(&ledger, &join.id, Outcome::Applied).await;
+    }
+    let own = joins.iter().find(|join| join.account == ACCOUNT).unwrap();
+    // A halt that another account's success ends shows whose trouble it is; two such halts park the account.
+    for n in 7..=12 {
+        let other = site.github.join(Account(n));
+        site.github.accepted(&at.webhook, &other).await;
+        becomes(&ledger, &other.id, Outcome::Applied).await;
+    }
+    let reason = becomes(&ledger, &own.id, Outcome::Parked).await;
+    assert!(reason.contains(&status.to_string()), "{reason}");
+    until("health is well", async || site.ask(&at, "/health").await.0 == 200).await;
+}
+
 #[tokio::test]
 async fn a_drata_that_fails_for_everybody_costs_probes_and_parks_nothing() {
     let people = 8;

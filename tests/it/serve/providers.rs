@@ -1,0 +1,165 @@
+//! Every provider through the real binary: `rollcall send` signs as it does, `rollcall serve` verifies and understands.
+
+use rollcall::delivery::DeliveryId;
+use rollcall::ledger::outcome::Outcome;
+use toml::Table;
+
+use crate::harness::site::{Carrier, Site};
+use crate::harness::until;
+
+const WHSEC: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+const OTHER_WHSEC: &str = "whsec_ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=";
+
+/// A source: its name, what else is in its table, its secret and another one, what is sent, and what becomes of it.
+struct Sent {
+    source: &'static str,
+    table: &'static str,
+    secrets: [&'static str; 2],
+    arguments: &'static [&'static str],
+    outcome: Outcome,
+}
+
+const SENT: [Sent; 10] = [
+    Sent {
+        source: "lab-signed",
+        table: "provider = 'gitlab'\nverify = 'signature'\nscopes = ['group:#42']",
+        secrets: [WHSEC, OTHER_WHSEC],
+        arguments: &["gitlab", "user_add_to_group", "--verify", "signature", "--organization-id", "42"],
+        outcome: Outcome::Waiting,
+    },
+    Sent {
+        source: "lab-token",
+        table: "provider = 'gitlab'\nverify = 'token'\nscopes = ['instance']\nhost = 'git.larkspur.example'",
+        secrets: ["a token of some length", "another token"],
+        arguments: &["gitlab", "user_destroy", "--verify", "token"],
+        outcome: Outcome::Waiting,
+    },
+    Sent {
+        source: "cloud",
+        table: "provider = 'bitbucket-cloud'",
+        secrets: ["a secret of some length", "another secret"],
+        arguments: &["bitbucket-cloud", "repo.push", "--id", "{6f1c}", "--organization-id", "{ws}"],
+        outcome: Outcome::Waiting,
+    },
+    Sent {
+        source: "data-center",
+        table: "provider = 'bitbucket-data-center'\nhost = 'git.larkspur.example'",
+        secrets: ["a secret of some length", "another secret"],
+        arguments: &["bitbucket-data-center", "repo.refs_changed"],
+        outcome: Outcome::Unchanged,
+    },
+    Sent {
+        source: "gitea",
+        table: "provider = 'gitea'",
+        secrets: ["a secret of some length", "another secret"],
+        arguments: &["gitea", "push"],
+        outcome: Outcome::Unchanged,
+    },
+    Sent {
+        source: "forgejo",
+        table: "provider = 'forgejo'",
+        secrets: ["a secret of some length", "another secret"],
+        arguments: &["forgejo", "push", "--form"],
+        outcome: Outcome::Unchanged,
+    },
+    Sent {
+        source: "gogs",
+        table: "provider = 'gogs'\nhost = 'git.larkspur.example'",
+        secrets: ["a secret of some length", "another secret"],
+        arguments: &["gogs", "push"],
+        outcome: Outcome::Unchanged,
+    },
+    Sent {
+        source: "azure-basic",
+        table: "provider = 'azure-devops'\nverify = 'basic'",
+        secrets: ["hooks:a secret of some length", "hooks:another"],
+        arguments: &["azure-devops", "git.push", "--verify", "basic"],
+        outcome: Outcome::Waiting,
+    },
+    Sent {
+        source: "azure-header",
+        table: "provider = 'azure-devops'\nverify = 'header'\nheader = 'X-Hook-Secret'",
+        secrets: ["a secret of some length", "another secret"],
+        arguments: &["azure-devops", "git.push", "--verify", "header", "--header", "X-Hook-Secret"],
+        outcome: Outcome::Waiting,
+    },
+    Sent {
+        source: "in-house",
+        table: "provider = 'standard-webhooks'\nhost = 'git.larkspur.example'\ndrata_connection = 12\n\
+                [[rules]]\nevent = 'member.added'\nchange = 'gained'\naccount = '/data/user/id'\n\
+                login = '/data/user/login'\nscope = '/data/organization/id'",
+        secrets: [WHSEC, OTHER_WHSEC],
+        arguments: &["standard-webhooks", "member.added"],
+        outcome: Outcome::Waiting,
+    },
+];
+
+#[tokio::test]
+async fn every_provider_is_verified_and_understood() {
+    let mut site = Site::new(Carrier::Embedded, 0).await;
+    site.set("retry", "waiting", "1h");
+    let sources = site.config["source"].as_array_mut().unwrap();
+    sources.clear();
+    let mut environment = vec![("DRATA_API_KEY".to_owned(), "a key".to_owned())];
+    for sent in &SENT {
+        let name = sent.source.to_uppercase().replace('-', "_");
+        let mut table: Table = sent.table.parse().unwrap();
+        table.insert("name".to_owned(), sent.source.into());
+        table.insert("on_access_lost".to_owned(), "unlink".into());
+        let secret: Table = format!("env = '{name}'").parse().unwrap();
+        table.insert("secrets".to_owned(), toml::Value::Array(vec![secret.into()]));
+        sources.push(table.into());
+        environment.push((name, sent.secrets[0].to_owned()));
+    }
+    let environment: Vec<(&str, String)> =
+        environment.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    let mut process = site.start_with(&environment);
+    let at = process.ready().await;
+    let base = at.webhook.as_str().rsplit_once('/').unwrap().0.to_owned();
+    let ledger = site.ledger().await;
+    for (number, sent) in SENT.iter().enumerate() {
+        let url = format!("{base}/{}", sent.source);
+        let send = async |secret: &str, id: &str| {
+            let [provider, event, more @ ..] = sent.arguments else { panic!("a provider and an event") };
+            let line = [
+                "send",
+                "--url",
+                &url,
+                "--provider",
+                provider,
+                "--event",
+                event,
+                "--secret-env",
+                "S",
+                "--delivery",
+                id,
+            ];
+            site.run_in(&[&line, more].concat(), &[("S", secret.to_owned())]).ended().await
+        };
+        let refused = send(sent.secrets[1], "d-refused").await;
+        assert_eq!(refused.code, Some(1), "{}: {refused:?}", sent.source);
+        assert!(refused.output.starts_with("401 "), "{}: {refused:?}", sent.source);
+
+        let id = format!("d-{number}");
+        let accepted = send(sent.secrets[0], &id).await;
+        assert_eq!(accepted.code, Some(0), "{}: {accepted:?}", sent.source);
+        assert!(accepted.output.starts_with("202 ") && accepted.output.contains(&id), "{}: {accepted:?}", sent.source);
+        let id: DeliveryId = id.parse().unwrap();
+        let source = sent.source.parse().unwrap();
+        until(&format!("{} has its outcome", sent.source), async || {
+            let known = ledger.outcome_of(&source, &id).await.unwrap();
+            known.is_some_and(|(outcome, _)| outcome == sent.outcome)
+        })
+        .await;
+        assert!(ledger.outcome_of(&source, &"d-refused".parse().unwrap()).await.unwrap().is_none());
+    }
+    let check = site.run_in(&["check"], &environment).ended().await;
+    assert!(check.output.contains("Enter at GitLab for lab-signed:"), "{check:?}");
+    assert!(check.output.contains("Code pushed, Pull request created"), "{check:?}");
+    let ended = process.stop().await;
+    for sent in &SENT {
+        for secret in sent.secrets {
+            assert!(!ended.log.contains(secret), "{}", sent.source);
+        }
+    }
+}
