@@ -18,7 +18,8 @@ use crate::provider::{self, Draft, Invention, REGISTRY, Secret, SourceSettings};
 #[command(after_help = "Examples:\n  \
     rollcall send --url http://127.0.0.1:8080/webhooks/acme-github --provider github --secret-env GITHUB_WEBHOOK_SECRET \
     --action member_added --login octocat --id 583231\n  \
-    rollcall send --url … --provider github --secret-env GITHUB_WEBHOOK_SECRET --event push --file payload.json")]
+    rollcall send --url … --provider github --secret-env GITHUB_WEBHOOK_SECRET --event push --file payload.json\n  \
+    rollcall send --url … --provider gitlab --verify signature --secret-env GITLAB_SIGNING_TOKEN --event user_add_to_group")]
 pub(super) struct Args {
     /// The source's URL: http://HOST/webhooks/SOURCE
     #[arg(long)]
@@ -65,6 +66,12 @@ pub(super) struct Args {
     /// The host that the provider's own links name
     #[arg(long)]
     host: Option<String>,
+    /// How to prove it, where the provider knows several ways: signature, token, basic or header
+    #[arg(long, value_name = "WAY")]
+    verify: Option<String>,
+    /// The header with the secret, for --verify header
+    #[arg(long, value_name = "NAME")]
+    header: Option<String>,
     /// Write the body as a form instead of JSON
     #[arg(long)]
     form: bool,
@@ -83,8 +90,8 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
         host: args.host.clone().or_else(|| provider.default_host.map(str::to_owned)).unwrap_or_default(),
         roots: Vec::new(),
         sightings: false,
-        verify: None,
-        header: None,
+        verify: args.verify.clone(),
+        header: args.header.clone(),
         own: toml::Table::new(),
     };
     let signer = (provider.signer)(&settings, secret).map_err(|error| Misuse(error.to_string()))?;

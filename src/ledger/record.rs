@@ -26,6 +26,16 @@ pub struct Entry {
     pub approved: bool,
 }
 
+impl Entry {
+    /// When what it tells happened: as the delivery says, but never after its receipt; else as its id and receipt tell.
+    fn event_time(&self, received_at: Timestamp) -> Timestamp {
+        match self.reading {
+            Reading::Told { at: Some(at), .. } => at.min(received_at),
+            _ => event_time(&self.delivery.id, received_at),
+        }
+    }
+}
+
 /// What a delivery was found to mean.
 #[derive(Clone, Debug)]
 pub enum Reading {
@@ -39,6 +49,8 @@ pub enum Reading {
         changes: Vec<Placed>,
         /// What people should know besides.
         note: Option<String>,
+        /// When it happened, where the delivery says so.
+        at: Option<Timestamp>,
     },
 }
 
@@ -123,6 +135,14 @@ pub fn digest(body: &[u8]) -> Vec<u8> {
     Sha256::digest(body).to_vec()
 }
 
+/// Records a delivery that isn't known yet. Both questions must be answered from an index: a source may have millions.
+const INSERT: &str = "INSERT INTO deliveries (source, provider, delivery, digest, event, encoding, body, secret, received_at, \
+    recorded_at, copies, replays, repeated, conflicting, outcome, reason) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, \
+    CASE WHEN EXISTS (SELECT 1 FROM deliveries WHERE source = $1 AND digest = $4 AND delivery <> $3) THEN 1 ELSE 0 END, \
+    CASE WHEN EXISTS (SELECT 1 FROM deliveries WHERE source = $1 AND delivery = $3 AND digest <> $4) THEN 1 ELSE 0 END, \
+    $13, $14) ON CONFLICT (source, delivery, digest) DO NOTHING RETURNING id";
+
 /// A recording transaction under way.
 pub(super) struct Recorder<'a> {
     pub(super) tx: &'a mut AnyConnection,
@@ -139,30 +159,23 @@ impl Recorder<'_> {
             Reading::Told { note, .. } => (Outcome::Pending, note.as_ref()),
         };
         let body = (first != Outcome::Ignored).then(|| delivery.body.to_vec());
-        let inserted = sqlx::query(
-            "INSERT INTO deliveries (source, provider, delivery, digest, event, encoding, body, secret, received_at, \
-             recorded_at, copies, replays, repeated, conflicting, outcome, reason) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, \
-             CASE WHEN EXISTS (SELECT 1 FROM deliveries WHERE source = $1 AND digest = $4 AND delivery <> $3) THEN 1 ELSE 0 END, \
-             CASE WHEN EXISTS (SELECT 1 FROM deliveries WHERE source = $1 AND delivery = $3 AND digest <> $4) THEN 1 ELSE 0 END, \
-             $13, $14) ON CONFLICT (source, delivery, digest) DO NOTHING RETURNING id",
-        )
-        .bind(delivery.source.as_str())
-        .bind(&delivery.provider)
-        .bind(delivery.id.as_str())
-        .bind(&digest)
-        .bind(delivery.event.as_str())
-        .bind(delivery.encoding.media_type())
-        .bind(body)
-        .bind(delivery.secret.0.as_ref())
-        .bind(delivery.received_at.micros())
-        .bind(self.now.micros())
-        .bind(i64::from(accepted))
-        .bind(i64::from(delivery.replay.is_some()))
-        .bind(first.as_str())
-        .bind(reason)
-        .fetch_optional(&mut *self.tx)
-        .await?;
+        let inserted = sqlx::query(INSERT)
+            .bind(delivery.source.as_str())
+            .bind(&delivery.provider)
+            .bind(delivery.id.as_str())
+            .bind(&digest)
+            .bind(delivery.event.as_str())
+            .bind(delivery.encoding.media_type())
+            .bind(body)
+            .bind(delivery.secret.0.as_ref())
+            .bind(delivery.received_at.micros())
+            .bind(self.now.micros())
+            .bind(i64::from(accepted))
+            .bind(i64::from(delivery.replay.is_some()))
+            .bind(first.as_str())
+            .bind(reason)
+            .fetch_optional(&mut *self.tx)
+            .await?;
         if let Some(row) = inserted {
             let row = row.try_get(0)?;
             outcome::note(self.tx, row, first, reason.map(String::as_str), self.now).await?;
@@ -221,7 +234,7 @@ impl Recorder<'_> {
         sqlx::query("UPDATE changes SET received_at = $2, event_time = $3 WHERE row = $1")
             .bind(row)
             .bind(received_at.micros())
-            .bind(event_time(&entry.delivery.id, received_at).micros())
+            .bind(entry.event_time(received_at).micros())
             .execute(&mut *self.tx)
             .await?;
         let changes = sqlx::query("SELECT account, scope, kind, connection FROM changes WHERE row = $1")
@@ -268,7 +281,7 @@ impl Recorder<'_> {
                 outcome::set(self.tx, row, Outcome::Ignored, Some(why), self.now).await?;
                 return Ok(false);
             }
-            Reading::Told { changes, note } => (changes, note),
+            Reading::Told { changes, note, .. } => (changes, note),
         };
         let mut due = false;
         let mut effects = 0;
@@ -277,7 +290,7 @@ impl Recorder<'_> {
                 row,
                 ordinal: i64::try_from(ordinal).unwrap_or(i64::MAX),
                 received_at,
-                event_time: event_time(&entry.delivery.id, received_at),
+                event_time: entry.event_time(received_at),
                 delivery: &entry.delivery,
                 approved: entry.approved,
                 placed,
@@ -485,4 +498,27 @@ pub(super) enum Recorded {
         count: usize,
         due: bool,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Row;
+
+    use super::super::database::Database;
+    use super::super::trial::Trial;
+
+    #[tokio::test]
+    async fn recording_looks_nothing_up_by_reading_all_deliveries_of_a_source() {
+        let trial = Trial::open(Database::Sqlite).await;
+        let plan = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", super::INSERT));
+        let mut explained = sqlx::query(plan);
+        for _ in 0..14 {
+            explained = explained.bind(1);
+        }
+        let rows = explained.fetch_all(&trial.ledger.read).await.unwrap();
+        let searches: Vec<String> = rows.iter().map(|row| row.try_get::<String, _>(3).unwrap()).collect();
+        let searches: Vec<_> = searches.iter().filter(|step| step.contains("deliveries USING")).collect();
+        assert_eq!(searches.len(), 2, "{searches:?}");
+        assert!(searches.iter().all(|step| step.matches("=?").count() == 2), "{searches:?}");
+    }
 }

@@ -6,8 +6,15 @@
 //! and never interprets, an [`Interpreter`] (worker) holds none, a [`Signer`] (`send`, demo, tests) is the verifier's
 //! other direction.
 
+mod azure;
+mod bitbucket;
+mod fields;
+mod gitea;
 mod github;
+mod gitlab;
+mod scheme;
 pub mod signature;
+mod standard;
 
 use http::HeaderMap;
 use secrecy::SecretString;
@@ -18,7 +25,17 @@ use crate::delivery::{
 };
 
 /// Every provider that rollcall speaks.
-pub static REGISTRY: &[&Description] = &[&github::DESCRIPTION];
+pub static REGISTRY: &[&Description] = &[
+    &github::DESCRIPTION,
+    &gitlab::DESCRIPTION,
+    &bitbucket::CLOUD,
+    &bitbucket::DATA_CENTER,
+    &gitea::GITEA,
+    &gitea::FORGEJO,
+    &gitea::GOGS,
+    &azure::DESCRIPTION,
+    &standard::DESCRIPTION,
+];
 
 /// The provider of that name.
 #[must_use]
@@ -44,6 +61,8 @@ pub struct Description {
     pub client_type: fn(host: &str) -> Option<&'static str>,
     /// The truth table: every event that it understands and what that means.
     pub events: &'static [EventRow],
+    /// What to switch on at the provider, where that isn't called as the events are.
+    pub hooks: &'static [&'static str],
     /// Builds the verifier of a source.
     pub verifier: fn(&SourceSettings, Vec<Secret>) -> Built<dyn Verifier>,
     /// Builds the interpreter of a source. Also how a source's own settings are checked: it needs no secret.
@@ -183,19 +202,21 @@ pub struct Meaning {
     pub changes: Vec<Change>,
     /// Why there is no change, or what people should know besides.
     pub note: Option<String>,
+    /// When it happened, where the body says so. It counts for no later than the receipt.
+    pub at: Option<Timestamp>,
 }
 
 impl Meaning {
     /// It tells nothing about access.
     #[must_use]
     pub fn nothing(note: impl Into<String>) -> Self {
-        Self { changes: Vec::new(), note: Some(note.into()) }
+        Self { changes: Vec::new(), note: Some(note.into()), at: None }
     }
 }
 
 impl From<Change> for Meaning {
     fn from(change: Change) -> Self {
-        Self { changes: vec![change], note: None }
+        Self { changes: vec![change], note: None, at: None }
     }
 }
 
@@ -275,3 +296,6 @@ pub trait Signer: Send + Sync + std::fmt::Debug {
     /// If the provider has no such event that can be invented; the message lists those that can.
     fn invent(&self, invention: &Invention) -> Result<Draft, SettingsError>;
 }
+
+#[cfg(test)]
+mod tests;

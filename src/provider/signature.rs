@@ -46,6 +46,12 @@ impl Tag {
         Self::from_hex(text.strip_prefix(prefix.as_bytes())?)
     }
 
+    /// Takes exactly 32 bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
     /// The bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; TAG_LEN] {
@@ -85,10 +91,18 @@ impl HmacKey {
         if value.trim().is_empty() {
             return Err(error(format!("the secret {} is empty; set it at the provider too", secret.name)));
         }
-        match HmacSha256::new_from_slice(value.as_bytes()) {
-            Ok(keyed) => Ok(Self { name: secret.name.clone(), keyed }),
-            Err(_) => Err(error(format!("the secret {} can't be used as a key", secret.name))),
-        }
+        Self::of_bytes(secret.name.clone(), value.as_bytes())
+    }
+
+    /// Prepares a key that is written otherwise than it is used.
+    ///
+    /// # Errors
+    /// If it can't be a key.
+    pub fn of_bytes(name: SecretName, key: &[u8]) -> Result<Self, SettingsError> {
+        let wrong =
+            |_| SettingsError { key: "secrets".into(), message: format!("the secret {name} can't be used as a key") };
+        let keyed = HmacSha256::new_from_slice(key).map_err(wrong)?;
+        Ok(Self { name, keyed })
     }
 
     /// Signs the parts, one after the other without anything between them.
@@ -120,11 +134,19 @@ impl HmacKeys {
     /// # Errors
     /// If there is none, or one of them is empty.
     pub fn new(secrets: &[Secret]) -> Result<Self, SettingsError> {
-        if secrets.is_empty() {
+        secrets.iter().map(HmacKey::new).collect::<Result<_, _>>().and_then(Self::of)
+    }
+
+    /// Keys that are prepared already.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn of(keys: Vec<HmacKey>) -> Result<Self, SettingsError> {
+        if keys.is_empty() {
             let message = "a source needs at least one secret to verify its deliveries".into();
             return Err(SettingsError { key: "secrets".into(), message });
         }
-        secrets.iter().map(HmacKey::new).collect::<Result<_, _>>().map(Self)
+        Ok(Self(keys))
     }
 
     /// The name of the first secret under which `tag` is the signature of the parts. Each comparison takes the same time

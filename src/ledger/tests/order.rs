@@ -88,7 +88,7 @@ impl Case {
         let changes = placed(&roots(), story.change.clone()).into_iter().collect();
         let entry = |minute: &i64| Entry {
             delivery: delivery(&id, minute * 60),
-            reading: Reading::Told { changes: Vec::clone(&changes), note: None },
+            reading: Reading::Told { changes: Vec::clone(&changes), note: None, at: None },
             approved: false,
         };
         story.received.iter().map(entry).collect()

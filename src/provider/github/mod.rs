@@ -26,6 +26,7 @@ pub(super) static DESCRIPTION: Description = Description {
     default_host: Some("github.com"),
     client_type,
     events: events::EVENTS,
+    hooks: &[],
     verifier: |settings, secrets: Vec<Secret>| {
         check(settings)?;
         Ok(Box::new(verify::GitHubVerifier::new(HmacKeys::new(&secrets)?)))

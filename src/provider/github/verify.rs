@@ -59,7 +59,15 @@ impl Verifier for GitHubVerifier {
     }
 }
 
+/// Headers of hosts that send GitHub's too, validly signed. Their ids are those of other accounts.
+const OTHERS: [&str; 3] = ["X-Gitea-Event", "X-Forgejo-Event", "X-Gogs-Event"];
+
 fn tag(headers: &HeaderMap) -> Result<Tag, Refusal> {
+    if let Some(other) = OTHERS.iter().find(|other| headers.contains_key(**other)) {
+        return Err(Refusal::Unverified(format!(
+            "{other} came, so the sender isn't GitHub; give it a source of its provider"
+        )));
+    }
     let only_legacy = !headers.contains_key(HEADER_SIGNATURE) && headers.contains_key("X-Hub-Signature");
     if only_legacy {
         return Err(Refusal::Unverified(format!(

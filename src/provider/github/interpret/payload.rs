@@ -3,51 +3,10 @@
 //! Lenient on everything else: GitHub adds fields, and its servers of other versions leave some out. What they mean is
 //! the business of the event files.
 
-use std::fmt;
-
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, Unexpected, Visitor};
+use serde::de::{Deserializer, IgnoredAny};
 
-/// A numeric id: never zero, and kept as its decimal text.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(from = "std::num::NonZeroU64")]
-pub(super) struct Id(pub(super) String);
-
-impl From<std::num::NonZeroU64> for Id {
-    fn from(id: std::num::NonZeroU64) -> Self {
-        Self(id.to_string())
-    }
-}
-
-/// A name, login or e-mail: a label for people, which also has to fit into a database's text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Label(pub(super) String);
-
-impl<'de> Deserialize<'de> for Label {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = Label;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a label of at most 1024 bytes without control characters")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Label, E> {
-                if text.len() > 1024 || text.chars().any(char::is_control) {
-                    return Err(E::invalid_value(Unexpected::Other("another text"), &self));
-                }
-                Ok(Label(text.to_owned()))
-            }
-        }
-        deserializer.deserialize_str(Text)
-    }
-}
-
-/// The text of a label that is there and not empty.
-pub(super) fn text(label: Option<Label>) -> Option<String> {
-    label.map(|Label(text)| text).filter(|text| !text.trim().is_empty())
-}
+pub(super) use crate::provider::fields::{Id, Label, text};
 
 /// `null` is a value, but the key must be there. (Serde takes a missing key for `null` by itself.)
 fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {

@@ -1,0 +1,35 @@
+//! The truth table of GitLab's events. "Group hook" and "system hook" say who sends one; where both do, it is the same.
+//! <https://docs.gitlab.com/user/project/integrations/webhook_events/>,
+//! <https://docs.gitlab.com/administration/system_hooks/>
+
+use crate::provider::EventRow;
+
+const fn row(event: &'static str, change: &'static str, meaning: &'static str) -> EventRow {
+    EventRow { event, change, meaning }
+}
+
+pub(super) const EVENTS: &[EventRow] = &[
+    row("user_add_to_group", "gained group", "a user became a member of a group"),
+    row("user_update_for_group", "gained group", "access goes on with another level or expiry"),
+    row("user_remove_from_group", "lost group", "a user is no longer a direct member of a group"),
+    row("user_add_to_team", "gained repo", "a user became a member of a project (system hook)"),
+    row("user_update_for_team", "gained repo", "access to a project goes on with another level (system hook)"),
+    row("user_remove_from_team", "lost repo", "a user is no longer a direct member of a project (system hook)"),
+    row("user_create", "gained instance", "an account was made on the instance (system hook)"),
+    row("user_destroy", "lost instance", "an account was deleted; final for its id (system hook)"),
+    row("user_rename", "renamed", "an account has another username (system hook)"),
+    row("group_destroy", "scope_lost", "a group was deleted: all its members lose it (system hook)"),
+    row("subgroup_destroy", "scope_lost", "a subgroup was deleted (group hook)"),
+    row("project_destroy", "scope_lost", "a project was deleted"),
+    row("group_rename", "scope_renamed", "a group has another path (system hook)"),
+    row("project_rename", "scope_renamed", "a project has another path (system hook)"),
+    row("project_transfer", "scope_renamed", "a project moved; who is its direct member stays so (system hook)"),
+    row("user_access_request_to_group", "-", "a request gives no access before it is granted"),
+    row("user_access_request_denied_for_group", "-", "a request gives no access"),
+    row("user_access_request_revoked_for_group", "-", "a request gives no access"),
+    row("user_access_request_to_project", "-", "a request gives no access before it is granted"),
+    row("user_access_request_revoked_for_project", "-", "a request gives no access"),
+    row("user_failed_login", "-", "a blocked user tried to sign in; blocking itself is never told"),
+    row("push", "seen repo", "whoever pushed has access (with sightings = true)"),
+    row("tag_push", "seen repo", "whoever pushed has access (with sightings = true)"),
+];
