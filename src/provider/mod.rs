@@ -19,7 +19,7 @@ mod standard;
 use http::HeaderMap;
 use secrecy::SecretString;
 
-use crate::access::{Change, RootPattern};
+use crate::access::{Change, RootPattern, When};
 use crate::delivery::{
     Delivery, Encoding, InvalidName, Named, SecretName, SourceName, Timestamp, Unverified, Verified,
 };
@@ -74,7 +74,7 @@ pub struct Description {
 /// One row of a provider's truth table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventRow {
-    /// The event and action as [`crate::delivery::EventName`] has them; `*` stands for any action.
+    /// The event and action as [`crate::delivery::EventName`] has them; a `*` at the end stands for anything.
     pub event: &'static str,
     /// What it does to the ledger, in the words of [`Change::as_str`], and to whom: `gained org`, `-` for nothing, with
     /// ` or ` between where the body decides.
@@ -202,21 +202,21 @@ pub struct Meaning {
     pub changes: Vec<Change>,
     /// Why there is no change, or what people should know besides.
     pub note: Option<String>,
-    /// When it happened, where the body says so. It counts for no later than the receipt.
-    pub at: Option<Timestamp>,
+    /// When it happened, where the body says so, and its place in the order.
+    pub when: When,
 }
 
 impl Meaning {
     /// It tells nothing about access.
     #[must_use]
     pub fn nothing(note: impl Into<String>) -> Self {
-        Self { changes: Vec::new(), note: Some(note.into()), at: None }
+        Self { changes: Vec::new(), note: Some(note.into()), when: When::default() }
     }
 }
 
 impl From<Change> for Meaning {
     fn from(change: Change) -> Self {
-        Self { changes: vec![change], note: None, at: None }
+        Self { changes: vec![change], note: None, when: When::default() }
     }
 }
 
@@ -230,6 +230,12 @@ pub struct Misshapen {
     pub message: String,
 }
 
+impl Misshapen {
+    fn of(path: &str, message: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), message: message.into() }
+    }
+}
+
 /// Says what a delivery means, from the body's shape and not from its unsigned event name alone.
 pub trait Interpreter: Send + Sync + std::fmt::Debug {
     /// What the delivery means. Total: any bytes give an answer or an error, never a panic.
@@ -237,6 +243,11 @@ pub trait Interpreter: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// If the body isn't positively of the event's shape, or bears the mark of another event.
     fn interpret(&self, delivery: &Delivery) -> Result<Meaning, Misshapen>;
+
+    /// What the source's own table makes of its events, in sentences, where that is for the table to say.
+    fn explained(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// A delivery to send as the provider would.
@@ -299,3 +310,5 @@ pub trait Signer: Send + Sync + std::fmt::Debug {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trial;

@@ -11,9 +11,9 @@ use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::fields::{Id, Label, read, text};
+use super::fields::{Loose, Serial, json_text, read};
 use super::scheme::{
-    HeadersOf, Loose, NameOf, Over, Scheme, SchemeSigner, SchemeVerifier, blame, cannot_invent, draft, head, json,
+    HeadersOf, NameOf, Over, Scheme, SchemeSigner, SchemeVerifier, blame, cannot_invent, draft, head, json,
     label, signs_only,
 };
 use super::{Description, Draft, EventRow, Interpreter, Invention, Meaning, Misshapen, Refusal, SettingsError};
@@ -26,7 +26,14 @@ const EVENTS: &[EventRow] = &[
     EventRow { event: "delete", change: "seen repo", meaning: "whoever deleted a branch or tag has access" },
     EventRow { event: "release.*", change: "seen repo", meaning: "whoever published a release has access" },
     EventRow { event: "issues.*", change: "-", meaning: "an issue may be anybody's" },
-    EventRow { event: "pull_request.*", change: "-", meaning: "a pull request may come from a fork of anybody's" },
+    EventRow {
+        event: "pull_request*",
+        change: "seen repo or -",
+        meaning: "whoever works on a pull request of a private repository has access",
+    },
+    EventRow { event: "issue_comment.*", change: "-", meaning: "a comment may be anybody's" },
+    EventRow { event: "fork", change: "-", meaning: "a fork may be anybody's" },
+    EventRow { event: "repository.*", change: "-", meaning: "says nothing about access" },
 ];
 
 macro_rules! member {
@@ -118,37 +125,103 @@ struct Family {
     host: String,
 }
 
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow, default)]
+    sender: Loose<'a>,
+    /// Of a push; the same as the sender, whom the oldest versions leave out.
+    #[serde(borrow, default)]
+    pusher: Loose<'a>,
+    #[serde(borrow, default)]
+    repository: Loose<'a>,
+    #[serde(borrow, default, rename = "ref")]
+    reference: Loose<'a>,
+    #[serde(borrow, default)]
+    release: Loose<'a>,
+    #[serde(borrow, default)]
+    pull_request: Loose<'a>,
+    #[serde(borrow, default)]
+    issue: Loose<'a>,
+    #[serde(borrow, default)]
+    comment: Loose<'a>,
+    #[serde(borrow, default)]
+    forkee: Loose<'a>,
+}
+
+#[derive(Default, Deserialize)]
+struct User<'a> {
+    #[serde(borrow, default)]
+    id: Loose<'a>,
+    #[serde(borrow, default)]
+    login: Loose<'a>,
+    #[serde(borrow, default)]
+    username: Loose<'a>,
+    #[serde(borrow, default)]
+    email: Loose<'a>,
+}
+
+impl User<'_> {
+    fn login(&self) -> Option<String> {
+        self.login.label().or_else(|| self.username.label())
+    }
+}
+
+#[derive(Deserialize)]
+struct Repository<'a> {
+    #[serde(borrow, default)]
+    id: Loose<'a>,
+    #[serde(borrow, default)]
+    full_name: Loose<'a>,
+    #[serde(borrow, default)]
+    private: Loose<'a>,
+    #[serde(borrow, default)]
+    owner: Loose<'a>,
+}
+
 impl Interpreter for Family {
     fn interpret(&self, delivery: &Delivery) -> Result<Meaning, Misshapen> {
-        #[derive(Deserialize)]
-        struct Body {
-            sender: User,
-            repository: Repository,
+        let (mark, needs_access) = match delivery.event.event() {
+            "push" | "create" | "delete" => ("ref", true),
+            "release" => ("release", true),
+            // Each kind of review has an event of its own: pull_request_approved, pull_request_comment.
+            event if event.starts_with("pull_request") => ("pull_request", false),
+            _ => return Ok(Meaning::nothing("the event says nothing about access")),
+        };
+        let json = json_text(delivery)?;
+        let body: Body<'_> = read(&json)?;
+        // The event's name isn't signed: a body of another event must not pass for one that needs access.
+        let there = match mark {
+            "ref" => body.reference,
+            "release" => body.release,
+            _ => body.pull_request,
+        };
+        if !there.is_there() {
+            return Err(Misshapen::of(mark, "isn't there, though every such event has it"));
         }
-        #[derive(Deserialize)]
-        struct User {
-            id: Id,
-            login: Option<Label>,
-            username: Option<Label>,
-            email: Option<Label>,
+        let foreign = [("issue", body.issue), ("comment", body.comment), ("forkee", body.forkee)];
+        let foreign = foreign.into_iter().chain((mark != "pull_request").then_some(("pull_request", body.pull_request)));
+        if let (true, Some((key, _))) = (needs_access, { foreign }.find(|(_, value)| value.is_there())) {
+            return Err(Misshapen::of(key, "belongs to another event"));
         }
-        #[derive(Deserialize)]
-        struct Repository {
-            id: Id,
-            full_name: Option<Label>,
-            owner: User,
+        let sender = if body.sender.is_there() { body.sender } else { body.pusher };
+        let sender: User<'_> = sender.get("sender")?;
+        let repository: Repository<'_> = body.repository.get("repository")?;
+        if !needs_access && !repository.private.is_true() {
+            return Ok(Meaning::nothing("in a public repository it takes no access to do that"));
         }
-        if !matches!(delivery.event.event(), "push" | "create" | "delete" | "release") {
-            return Ok(Meaning::nothing("the event says nothing about access"));
-        }
-        let Body { sender, repository } = read(delivery)?;
-        let key = AccountKey { provider: self.provider.to_owned(), host: self.host.clone(), id: sender.id.0 };
-        let login = text(sender.login).or_else(|| text(sender.username));
-        let account = Account { key, node_id: None, login, email: text(sender.email), kind: AccountKind::Person };
+        let Serial(Some(id)) = sender.id.serial("sender.id")? else {
+            return Ok(Meaning::nothing("whoever did it is the server itself, or was deleted"));
+        };
+        let key = AccountKey { provider: self.provider.to_owned(), host: self.host.clone(), id };
+        let (login, email) = (sender.login(), sender.email.label());
+        let account = Account { key, node_id: None, login, email, kind: AccountKind::Person };
         // Whether the owner is an organisation or a user isn't said.
-        let owner = text(repository.owner.login).or_else(|| text(repository.owner.username));
-        let owner = Scope::top(ScopeKind::Org, repository.owner.id.0, owner);
-        let scope = owner.part(ScopeKind::Repo, repository.id.0, text(repository.full_name));
+        let owner: User<'_> = repository.owner.find().unwrap_or_default();
+        let (id, name) = (repository.id.number("repository.id")?, repository.full_name.label());
+        let scope = match owner.id.find() {
+            Some(Serial(Some(owner_id))) => Scope::top(ScopeKind::Org, owner_id, owner.login()).part(ScopeKind::Repo, id, name),
+            _ => Scope::top(ScopeKind::Repo, id, name),
+        };
         Ok(Change::Access { account, scope, kind: AccessKind::Seen }.into())
     }
 }

@@ -31,7 +31,7 @@ impl Verifier for GitHubVerifier {
     /// The signature is over the bytes as they came, so that of a form is over the encoded form.
     fn verify(&self, request: Unverified<'_>, _now: Timestamp) -> Result<Verified, Refusal> {
         let tag = tag(request.headers)?;
-        match self.keys.matching(&[request.body], &tag) {
+        match self.keys.matching(&[request.body], &[tag]) {
             Some(secret) => Ok(request.verified_by(secret.clone())),
             None => Err(Refusal::Unverified(format!(
                 "{HEADER_SIGNATURE} doesn't fit the body under any of the source's secrets; either the secret at \

@@ -15,8 +15,9 @@ use http::{HeaderMap, HeaderName};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::fields::Loose;
 use super::scheme::{
-    HeadersOf, Loose, Scheme, SchemeSigner, SchemeVerifier, WEBHOOK_ID, blame, cannot_invent, draft, head, json, label,
+    HeadersOf, Scheme, SchemeSigner, SchemeVerifier, WEBHOOK_ID, blame, cannot_invent, draft, head, json, label,
 };
 use super::{Description, Draft, Invention, Refusal, SettingsError, SourceSettings};
 use crate::access::ScopeKind;
@@ -91,7 +92,7 @@ fn name(headers: &HeaderMap, verified: &Verified) -> Result<Named, Refusal> {
     let json = json(verified)?;
     let head: Head<'_> = head(&json)?;
     let event = match head.event_name.text().or_else(|| head.object_kind.text()) {
-        Some(event) => event,
+        Some(event) => event.into_owned(),
         None => label(headers, HEADER_EVENT)?.to_ascii_lowercase().replace(' ', "_"),
     };
     let event: EventName = event.parse()?;
