@@ -280,6 +280,10 @@ pub(super) fn label<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h str, R
 pub(super) fn head<'a, T: Default + serde::Deserialize<'a>>(json: &'a [u8]) -> Result<T, Refusal> {
     let malformed = |_| Refusal::Malformed("the body isn't JSON".to_owned());
     let text = std::str::from_utf8(json).map_err(|_| Refusal::Malformed("the body isn't UTF-8".to_owned()))?;
+    // Serde would take an array for an object's fields one after the other.
+    if !text.trim_start().starts_with('{') {
+        return serde_json::from_str::<IgnoredAny>(text).map(|_| T::default()).map_err(malformed);
+    }
     match serde_json::from_str::<T>(text) {
         Ok(head) => Ok(head),
         Err(error) if error.is_data() => {

@@ -1,14 +1,13 @@
 //! The ingress's side: is the request GitHub's, and what does it call itself?
 
-use std::borrow::Cow;
-
 use http::HeaderMap;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use super::{HEADER_DELIVERY, HEADER_EVENT, HEADER_SIGNATURE, SIGNATURE_PREFIX};
-use crate::delivery::{EventName, Named, Timestamp, Unverified, Verified, json_of};
-use crate::provider::signature::{HmacKeys, Tag, hex_header, only_value};
+use crate::delivery::{EventName, Named, Timestamp, Unverified, Verified};
+use crate::provider::fields::Loose;
+use crate::provider::scheme::{head, json, label};
+use crate::provider::signature::{HmacKeys, Tag, hex_header};
 use crate::provider::{Refusal, Verifier};
 
 /// Verifies the deliveries of one source.
@@ -41,19 +40,22 @@ impl Verifier for GitHubVerifier {
     }
 
     fn name(&self, headers: &HeaderMap, verified: &Verified) -> Result<Named, Refusal> {
-        let event = header(headers, HEADER_EVENT)?;
+        #[derive(Default, Deserialize)]
+        struct Head<'a> {
+            #[serde(borrow, default)]
+            action: Loose<'a>,
+        }
+
+        let event = label(headers, HEADER_EVENT)?;
         // GitHub's event names are words; a dot would make the event look like one with an action.
         if !event.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-') {
             return Err(Refusal::Malformed(format!("{HEADER_EVENT} isn't the name of an event")));
         }
-        let id = header(headers, HEADER_DELIVERY)?.parse()?;
-        let json =
-            json_of(verified.encoding(), verified.body()).map_err(|missing| Refusal::Malformed(missing.to_string()))?;
-        let name = match action(&json)? {
-            // An action that can't be part of a name is the interpreter's business: the event is verified all the same.
-            Some(action) if !action.trim().is_empty() => format!("{event}.{action}").parse().ok(),
-            _ => None,
-        };
+        let id = label(headers, HEADER_DELIVERY)?.parse()?;
+        let json = json(verified)?;
+        let head: Head<'_> = head(&json)?;
+        // An action that can't be part of a name is the interpreter's business: the event is verified all the same.
+        let name = head.action.text().and_then(|action| format!("{event}.{action}").parse().ok());
         let name: EventName = name.map_or_else(|| event.parse(), Ok)?;
         Ok(Named { id, ping: event == "ping", event: name })
     }
@@ -76,32 +78,4 @@ fn tag(headers: &HeaderMap) -> Result<Tag, Refusal> {
         )));
     }
     hex_header(headers, HEADER_SIGNATURE, SIGNATURE_PREFIX)
-}
-
-/// The one value of a header that says what the request is.
-fn header<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h str, Refusal> {
-    let value = only_value(headers, name).map_err(|why| Refusal::Malformed(format!("{name} {why}")))?;
-    match value.to_str() {
-        Ok(text) if text.trim().is_empty() => Err(Refusal::Malformed(format!("{name} is blank"))),
-        Ok(text) => Ok(text),
-        Err(_) => Err(Refusal::Malformed(format!("{name} isn't ASCII text"))),
-    }
-}
-
-/// The body's `action`, if it is an object with one. Reads the JSON to its end but keeps nothing else of it.
-fn action(json: &[u8]) -> Result<Option<Cow<'_, str>>, Refusal> {
-    #[derive(Deserialize)]
-    struct Head<'a> {
-        #[serde(borrow, default)]
-        action: Option<Cow<'a, str>>,
-    }
-
-    let malformed = |_| Refusal::Malformed("the body isn't JSON".to_owned());
-    let text = std::str::from_utf8(json).map_err(|_| Refusal::Malformed("the body isn't UTF-8".to_owned()))?;
-    match serde_json::from_str::<Head<'_>>(text) {
-        Ok(head) => Ok(head.action),
-        // It may be JSON of another shape, or broken further on.
-        Err(error) if error.is_data() => serde_json::from_str::<IgnoredAny>(text).map(|_| None).map_err(malformed),
-        Err(error) => Err(malformed(error)),
-    }
 }
