@@ -2,6 +2,7 @@
 
 mod accounts;
 mod balancing;
+mod gitlab;
 mod halting;
 mod order;
 mod recording;

@@ -63,6 +63,8 @@ pub struct Description {
     pub events: &'static [EventRow],
     /// What to switch on at the provider, where that isn't called as the events are.
     pub hooks: &'static [&'static str],
+    /// The events that its signer can invent.
+    pub invents: &'static [&'static str],
     /// Builds the verifier of a source.
     pub verifier: fn(&SourceSettings, Vec<Secret>) -> Built<dyn Verifier>,
     /// Builds the interpreter of a source. Also how a source's own settings are checked: it needs no secret.

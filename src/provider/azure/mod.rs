@@ -3,6 +3,15 @@
 //! (`verify = "header"`, `header = "X-Name"`). <https://learn.microsoft.com/en-us/azure/devops/service-hooks/services/webhooks>
 //!
 //! It tells nothing of joins and leaves; activity shows that an account has access.
+//!
+//! <!-- events of azure-devops -->
+//! | event | change | meaning |
+//! |---|---|---|
+//! | `git.push` | seen repo | whoever pushed has access |
+//! | `git.pullrequest.created` | seen repo | whoever opened a pull request has access |
+//! | `git.pullrequest.*` | - | names who opened it, and not who acted now |
+//! | `*` | - | says nothing about access |
+//! <!-- /events -->
 
 use http::{HeaderMap, HeaderName};
 use serde::Deserialize;
@@ -34,6 +43,7 @@ pub(super) static DESCRIPTION: Description = Description {
         EventRow { event: "*", change: "-", meaning: "says nothing about access" },
     ],
     hooks: &["Code pushed", "Pull request created"],
+    invents: &["git.push"],
     verifier: |settings, secrets| Ok(Box::new(SchemeVerifier::new(scheme(settings)?, &secrets, name)?)),
     interpreter: |settings| {
         scheme(settings)?;
@@ -185,7 +195,7 @@ impl Interpreter for Azure {
 
 fn invent(_host: &str, invention: &Invention) -> Result<Draft, SettingsError> {
     if invention.event != "git.push" {
-        return Err(cannot_invent(invention, &["git.push"]));
+        return Err(cannot_invent(invention, DESCRIPTION.invents));
     }
     let mut draft = draft(invention, "git.push", &json!({}));
     let body = json!({

@@ -6,6 +6,32 @@
 //!
 //! Neither tells of joins and leaves. What they tell is activity: whoever acts has access, so an account that nobody knew
 //! becomes known. That somebody lost access can only be found out by asking.
+//!
+//! bitbucket-cloud:
+//!
+//! <!-- events of bitbucket-cloud -->
+//! | event | change | meaning |
+//! |---|---|---|
+//! | `repo.push` | seen repo | whoever pushed has access |
+//! | `pullrequest.fulfilled` | seen repo | whoever merged has access |
+//! | `pullrequest.*` | seen repo or - | whoever works on a pull request of a private repository has access |
+//! | `issue.*` | - | an issue may be anybody's |
+//! | `repo.*` | - | says nothing about access |
+//! | `project.*` | - | says nothing about access |
+//! <!-- /events -->
+//!
+//! bitbucket-data-center:
+//!
+//! <!-- events of bitbucket-data-center -->
+//! | event | change | meaning |
+//! |---|---|---|
+//! | `repo.refs_changed` | seen repo | whoever pushed has access |
+//! | `pr.merged` | seen repo | whoever merged has access |
+//! | `pr.*` | seen repo or - | whoever works on a pull request has access, except in a public repository |
+//! | `diagnostics.ping` | - | the test button; answered and not published |
+//! | `mirror.*` | - | says nothing about access |
+//! | `repo.*` | - | says nothing about access |
+//! <!-- /events -->
 
 use http::HeaderMap;
 use serde::Deserialize;
@@ -40,6 +66,7 @@ pub(super) static CLOUD: Description = Description {
         EventRow { event: "repo.*", change: "-", meaning: "says nothing about access" },
         EventRow { event: "project.*", change: "-", meaning: "says nothing about access" },
     ],
+    invents: &["repo.push"],
     verifier: |settings, secrets| {
         signs_only(settings, "Bitbucket", "X-Hub-Signature")?;
         Ok(Box::new(SchemeVerifier::new(SCHEME, &secrets, |headers, verified| {
@@ -77,6 +104,7 @@ pub(super) static DATA_CENTER: Description = Description {
         EventRow { event: "mirror.*", change: "-", meaning: "says nothing about access" },
         EventRow { event: "repo.*", change: "-", meaning: "says nothing about access" },
     ],
+    invents: &["repo.refs_changed"],
     verifier: |settings, secrets| {
         signs_only(settings, "Bitbucket", "X-Hub-Signature")?;
         Ok(Box::new(SchemeVerifier::new(SCHEME, &secrets, |headers, verified| {
@@ -349,7 +377,7 @@ impl Interpreter for DataCenter {
 
 fn invent_cloud(_host: &str, invention: &Invention) -> Result<Draft, SettingsError> {
     if invention.event != "repo.push" {
-        return Err(cannot_invent(invention, &["repo.push"]));
+        return Err(cannot_invent(invention, CLOUD.invents));
     }
     let part = invention.part.as_deref().unwrap_or("website");
     let body = json!({
@@ -366,7 +394,7 @@ fn invent_cloud(_host: &str, invention: &Invention) -> Result<Draft, SettingsErr
 
 fn invent_data_center(_host: &str, invention: &Invention) -> Result<Draft, SettingsError> {
     if invention.event != "repo.refs_changed" {
-        return Err(cannot_invent(invention, &["repo.refs_changed"]));
+        return Err(cannot_invent(invention, DATA_CENTER.invents));
     }
     let number = |key: &str, text: &str| {
         text.parse::<u64>()

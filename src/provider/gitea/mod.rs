@@ -6,6 +6,20 @@
 //! <https://forgejo.org/docs/latest/user/webhooks/>, <https://gogs.io/docs/features/webhook>
 //!
 //! None of them tells of joins and leaves; activity shows that an account has access.
+//!
+//! <!-- events of gitea forgejo gogs -->
+//! | event | change | meaning |
+//! |---|---|---|
+//! | `push` | seen repo | whoever pushed has access |
+//! | `create` | seen repo | whoever made a branch or tag has access |
+//! | `delete` | seen repo | whoever deleted a branch or tag has access |
+//! | `release.*` | seen repo | whoever published a release has access |
+//! | `issues.*` | - | an issue may be anybody's |
+//! | `pull_request*` | seen repo or - | whoever works on a pull request of a private repository has access |
+//! | `issue_comment.*` | - | a comment may be anybody's |
+//! | `fork` | - | a fork may be anybody's |
+//! | `repository.*` | - | says nothing about access |
+//! <!-- /events -->
 
 use http::HeaderMap;
 use serde::Deserialize;
@@ -36,6 +50,8 @@ const EVENTS: &[EventRow] = &[
     EventRow { event: "repository.*", change: "-", meaning: "says nothing about access" },
 ];
 
+const INVENTABLE: &[&str] = &["push"];
+
 macro_rules! member {
     ($name:literal, $title:literal, $verification:literal, $host:expr, $event:literal, $delivery:literal, $signature:literal) => {
         Description {
@@ -46,6 +62,7 @@ macro_rules! member {
             client_type: |_| None,
             events: EVENTS,
             hooks: &["Push", "Create", "Delete", "Release"],
+            invents: INVENTABLE,
             verifier: |settings, secrets| {
                 const NAMED: NameOf = |headers, verified| name(headers, verified, $event, $delivery);
                 signs_only(settings, $title, $signature)?;
@@ -228,7 +245,7 @@ impl Interpreter for Family {
 
 fn invent(_host: &str, invention: &Invention) -> Result<Draft, SettingsError> {
     if invention.event != "push" {
-        return Err(cannot_invent(invention, &["push"]));
+        return Err(cannot_invent(invention, INVENTABLE));
     }
     let number = |key: &str, text: &str| {
         text.parse::<u64>().map_err(|_| blame(key, format!("{text:?} isn't a whole number, as these ids are")))

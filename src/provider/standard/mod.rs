@@ -3,6 +3,12 @@
 //!
 //! The signature covers `webhook-id`, `webhook-timestamp` and the raw body.
 //! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
+//!
+//! <!-- events of standard-webhooks -->
+//! | event | change | meaning |
+//! |---|---|---|
+//! | `*` | gained or lost or seen or - | what the source's rules say: { event, change, account, login, email, scope, scope_kind, scope_name, at } |
+//! <!-- /events -->
 
 mod pointer;
 mod rules;
@@ -31,10 +37,11 @@ pub(super) static DESCRIPTION: Description = Description {
     client_type: |_| None,
     events: &[EventRow {
         event: "*",
-        change: "gained or lost or seen",
+        change: "gained or lost or seen or -",
         meaning: "what the source's rules say: { event, change, account, login, email, scope, scope_kind, scope_name, at }",
     }],
     hooks: &["the events that the source's rules name"],
+    invents: &["member.added", "member.removed"],
     verifier: |settings, secrets| {
         let rules = Rules::read(settings)?;
         let inner = SchemeVerifier::new(Scheme::Standard, &secrets, |_, _| {
@@ -121,7 +128,7 @@ fn time(value: Loose<'_>, pointer: &Pointer) -> Result<Timestamp, Misshapen> {
 
 fn invent(_host: &str, invention: &Invention) -> Result<Draft, SettingsError> {
     if !matches!(invention.event.as_str(), "member.added" | "member.removed") {
-        return Err(cannot_invent(invention, &["member.added", "member.removed"]));
+        return Err(cannot_invent(invention, DESCRIPTION.invents));
     }
     let body = json!({
         "type": invention.event, "timestamp": "2026-01-01T00:00:00Z",
