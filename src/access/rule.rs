@@ -138,7 +138,8 @@ fn end_as_a_whole<'a>(scope: &ScopeId, grants: &'a [Grant], roots: &'a [Root]) -
 
 fn end_of_instance<'a>(grants: &'a [Grant], roots: &'a [Root]) -> Option<&'a ChangeKey> {
     let instances = grants.iter().map(|g| &g.scope).chain(roots.iter().filter_map(|root| root.scope.as_ref()));
-    instances.filter(|scope| scope.kind == ScopeKind::Instance)
+    instances
+        .filter(|scope| scope.kind == ScopeKind::Instance)
         .filter_map(|scope| end_of(scope, grants, roots))
         .max_by(|a, b| a.by_time().cmp(&b.by_time()))
 }

@@ -220,5 +220,9 @@ fn delivery(id: &str, second: i64) -> Delivery {
 /// A delivery that tells one thing.
 fn told(id: &str, second: i64, change: Change) -> Entry {
     let changes = placed(&[], change).into_iter().collect();
-    Entry { delivery: delivery(id, second), reading: Reading::Told { changes, note: None, when: When::default() }, approved: false }
+    Entry {
+        delivery: delivery(id, second),
+        reading: Reading::Told { changes, note: None, when: When::default() },
+        approved: false,
+    }
 }

@@ -111,7 +111,8 @@ impl<'a> Loose<'a> {
     /// # Errors
     /// [`Misshapen`] with `path`.
     pub(crate) fn serial(self, path: &str) -> Result<Serial, Misshapen> {
-        self.find().ok_or_else(|| Misshapen::of(path, if self.is_there() { "isn't a numeric id" } else { "isn't there" }))
+        self.find()
+            .ok_or_else(|| Misshapen::of(path, if self.is_there() { "isn't a numeric id" } else { "isn't there" }))
     }
 
     /// The number of something that always has one.

@@ -5,6 +5,35 @@
 //! environment; time is an argument. What each side may know is in the traits: a [`Verifier`] (ingress) holds secrets
 //! and never interprets, an [`Interpreter`] (worker) holds none, a [`Signer`] (`send`, demo, tests) is the verifier's
 //! other direction.
+//!
+//! # Adding a provider
+//!
+//! 1. **Facts first.** From the provider's own pages and, better, its source: which header authenticates a delivery, over
+//!    which bytes and by which algorithm; which header or field has the delivery's id, and whether a repeated delivery keeps
+//!    it; where the event's name is and whether it is signed; which events tell of access, which stable id an account has
+//!    there, and what of a body is missing in older versions.
+//! 2. **A folder** `src/provider/NAME` with a `mod.rs` whose documentation says all that, with links, and which holds a
+//!    `static DESCRIPTION: `[`Description`]. Copy `azure/mod.rs`, the smallest.
+//! 3. **Verifying and signing** are one choice in `scheme.rs`: `Scheme::Hex`, `Standard`, `Plain` or `Basic`, from which
+//!    `SchemeVerifier` and `SchemeSigner` are built. A new way to sign is a new variant there, with its known vectors as a
+//!    test. What the source's table may say is judged in one function that verifier, interpreter and signer all call
+//!    (`signs_only` where there is only one way); where there are several ways, `verify` is required.
+//! 4. **The name** of a delivery: a function from headers and verified body to [`Named`]. It reads headers by `label`, the
+//!    body by `head` and [`fields`]' `Loose`, which looks at no more than it is asked for.
+//! 5. **The interpreter** reads the body into a struct of `Loose` fields by `fields::read`, and asks each for what it needs:
+//!    `get`, `serial` and `id` where a change rests on it, `label` where it only names something. If the event's name isn't
+//!    signed, it first holds the body to the shape of that event. Activity is [`AccessKind::Seen`] and only where it takes
+//!    access to act; a loss whose time isn't told has none ([`When`]).
+//! 6. **The truth table**: an [`EventRow`] for each event that means something and for those of which people may think so,
+//!    and two comment lines `<!-- events of NAME -->` and `<!-- /events -->` in the folder's documentation.
+//! 7. **One line in [`REGISTRY`]**, and `mod NAME;` above it.
+//! 8. **Tests.** In the folder: the truth table against the code, each required field broken, each label missing, on bodies
+//!    of invented people. Then a line in `CASES` of `provider/tests.rs`, which runs every hostile header and body against
+//!    it, and one in `SENT` of `tests/it/serve/providers.rs`, which does so through the real binary; tests fail and say so
+//!    until both are there. `ROLLCALL_BLESS=1 cargo test --test it docs -- --test-threads=1` writes the tables of the
+//!    documentation anew.
+//!
+//! [`AccessKind::Seen`]: crate::access::AccessKind::Seen
 
 mod azure;
 mod bitbucket;

@@ -278,7 +278,10 @@ fn body_with(more: &str) -> Vec<u8> {
 #[case::deep(body_with(&format!(r#", "deep": {}{}"#, "[".repeat(200_000), "]".repeat(200_000))), true)]
 #[case::deep_objects(body_with(&format!(r#", "deep": {}1{}"#, r#"{"a":"#.repeat(100_000), "}".repeat(100_000))), true)]
 #[case::huge_numbers(body_with(&format!(r#", "user_id": 1e999999, "sender": {{"id": {}}}, "actor": -0.0"#, "9".repeat(10_000))), true)]
-#[case::doubled_keys(body_with(r#", "sender": {}, "sender": {}, "user_id": 1, "user_id": 2, "actor": 1, "actor": 2"#), true)]
+#[case::doubled_keys(
+    body_with(r#", "sender": {}, "sender": {}, "user_id": 1, "user_id": 2, "actor": 1, "actor": 2"#),
+    true
+)]
 #[case::lone_surrogate(body_with(r#", "ref": "\ud800", "user_username": "\udfff""#), true)]
 #[case::nul_in_a_label(body_with(r#", "user_id": 1, "project_id": 2, "user_username": "a\u0000b""#), true)]
 #[case::empty(Vec::new(), false)]

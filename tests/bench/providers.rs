@@ -56,7 +56,9 @@ impl Case {
                 host: "git.larkspur.example".to_owned(),
                 roots: Vec::new(),
                 sightings: true,
-                verify: (!signs).then(|| "basic".to_owned()).or_else(|| (provider.name == "gitlab").then(|| "signature".to_owned())),
+                verify: (!signs)
+                    .then(|| "basic".to_owned())
+                    .or_else(|| (provider.name == "gitlab").then(|| "signature".to_owned())),
                 header: None,
                 own,
             },
@@ -118,7 +120,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     println!("bodies of {BODY} bytes, medians of {ROUNDS} rounds in turns");
-    println!("{:22} {:>11} {:>11} {:>6}   {:>11} {:>11} {:>6}", "", "HMAC MB/s", "verify MB/s", "ratio", "Value MB/s", "interp MB/s", "ratio");
+    println!(
+        "{:22} {:>11} {:>11} {:>6}   {:>11} {:>11} {:>6}",
+        "", "HMAC MB/s", "verify MB/s", "ratio", "Value MB/s", "interp MB/s", "ratio"
+    );
     for provider in REGISTRY.iter().filter(|provider| chosen.as_ref().is_none_or(|name| name == provider.name)) {
         measure(provider);
     }

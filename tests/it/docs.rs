@@ -26,7 +26,8 @@ fn the_readme_lists_every_key_of_the_configuration() {
 fn the_readme_lists_every_provider() {
     let mut table = "| provider | name | a delivery is verified by | it tells of |\n|---|---|---|---|\n".to_owned();
     for provider in REGISTRY {
-        let told = |word: &str| provider.events.iter().any(|row| row.change.split_whitespace().any(|told| told == word));
+        let told =
+            |word: &str| provider.events.iter().any(|row| row.change.split_whitespace().any(|told| told == word));
         let kinds = [
             ("gained", "joins"),
             ("lost", "leaves"),

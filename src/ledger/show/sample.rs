@@ -132,7 +132,8 @@ impl Sample {
             top_is_root: true,
             mass_change_limit: 50,
         };
-        self.record(minutes, id, event, Reading::Told { changes: vec![placed], note: None, when: When::default() }).await;
+        self.record(minutes, id, event, Reading::Told { changes: vec![placed], note: None, when: When::default() })
+            .await;
     }
 
     async fn record(&mut self, minutes: i64, id: &str, event: &str, reading: Reading) {

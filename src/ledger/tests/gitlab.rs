@@ -133,8 +133,7 @@ async fn holds(on: Database, case: &Case, root: &str) -> Result<(), TestCaseErro
         let mut delivery = delivery(&format!("d-{number}"), case.received[number % case.received.len()]);
         (delivery.provider, delivery.body) = ("gitlab".to_owned(), body.to_string().into());
         let meaning = interpreter.interpret(&delivery).unwrap();
-        let changes: Vec<Placed> =
-            meaning.changes.into_iter().filter_map(|change| placed(&roots, change)).collect();
+        let changes: Vec<Placed> = meaning.changes.into_iter().filter_map(|change| placed(&roots, change)).collect();
         if !changes.is_empty() {
             let reading = Reading::Told { changes, note: meaning.note, when: meaning.when };
             waiting.push(Entry { delivery, reading, approved: false });
@@ -191,10 +190,12 @@ proptest! {
 async fn a_removal_is_shown_at_its_receipt_and_ends_what_was_only_seen_before() {
     let (interpreter, roots) = interpreter("group:#42");
     let mut site = Site::open(Sqlite).await;
-    let body = |event: &str| json!({
-        "event_name": event, "user_id": 71, "group_id": 42, "project_id": 9,
-        "created_at": "2020-03-01T10:00:00Z", "updated_at": "2020-03-01T10:00:00Z",
-    });
+    let body = |event: &str| {
+        json!({
+            "event_name": event, "user_id": 71, "group_id": 42, "project_id": 9,
+            "created_at": "2020-03-01T10:00:00Z", "updated_at": "2020-03-01T10:00:00Z",
+        })
+    };
     for (second, event) in [(10, "user_add_to_group"), (20, "push"), (30, "user_remove_from_group")] {
         let mut delivery = delivery(event, second);
         (delivery.provider, delivery.body) = ("gitlab".to_owned(), body(event).to_string().into());

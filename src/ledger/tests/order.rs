@@ -122,7 +122,17 @@ impl Case {
             let first = self.copies(n).into_iter().map(|copy| copy.delivery).min_by_key(|d| d.received_at).unwrap();
             let event_time = event_time(&first.id, first.received_at);
             let Delivery { source, id: delivery, received_at, .. } = first;
-            changes.push((change, ChangeKey { turn: Turn::at(event_time), event_time, received_at, loss: change.is_loss(), source, delivery }));
+            changes.push((
+                change,
+                ChangeKey {
+                    turn: Turn::at(event_time),
+                    event_time,
+                    received_at,
+                    loss: change.is_loss(),
+                    source,
+                    delivery,
+                },
+            ));
         }
         changes
     }

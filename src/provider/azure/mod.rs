@@ -163,11 +163,8 @@ impl Interpreter for Azure {
             return Ok(Meaning::nothing(DETAILS));
         }
         let resource: Resource<'_> = body.resource.get("resource")?;
-        let (actor, path) = if push {
-            (resource.pushed_by, "resource.pushedBy")
-        } else {
-            (resource.created_by, "resource.createdBy")
-        };
+        let (actor, path) =
+            if push { (resource.pushed_by, "resource.pushedBy") } else { (resource.created_by, "resource.createdBy") };
         if !actor.is_there() || !resource.repository.is_there() {
             return Ok(Meaning::nothing(DETAILS));
         }

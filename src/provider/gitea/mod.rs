@@ -27,8 +27,8 @@ use serde_json::json;
 
 use super::fields::{Loose, Serial, json_text, read};
 use super::scheme::{
-    HeadersOf, NameOf, Over, Scheme, SchemeSigner, SchemeVerifier, blame, cannot_invent, draft, head, json,
-    label, signs_only,
+    HeadersOf, NameOf, Over, Scheme, SchemeSigner, SchemeVerifier, blame, cannot_invent, draft, head, json, label,
+    signs_only,
 };
 use super::{Description, Draft, EventRow, Interpreter, Invention, Meaning, Misshapen, Refusal, SettingsError};
 use crate::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind};
@@ -216,7 +216,8 @@ impl Interpreter for Family {
             return Err(Misshapen::of(mark, "isn't there, though every such event has it"));
         }
         let foreign = [("issue", body.issue), ("comment", body.comment), ("forkee", body.forkee)];
-        let foreign = foreign.into_iter().chain((mark != "pull_request").then_some(("pull_request", body.pull_request)));
+        let foreign =
+            foreign.into_iter().chain((mark != "pull_request").then_some(("pull_request", body.pull_request)));
         if let (true, Some((key, _))) = (needs_access, { foreign }.find(|(_, value)| value.is_there())) {
             return Err(Misshapen::of(key, "belongs to another event"));
         }
@@ -236,7 +237,9 @@ impl Interpreter for Family {
         let owner: User<'_> = repository.owner.find().unwrap_or_default();
         let (id, name) = (repository.id.number("repository.id")?, repository.full_name.label());
         let scope = match owner.id.find() {
-            Some(Serial(Some(owner_id))) => Scope::top(ScopeKind::Org, owner_id, owner.login()).part(ScopeKind::Repo, id, name),
+            Some(Serial(Some(owner_id))) => {
+                Scope::top(ScopeKind::Org, owner_id, owner.login()).part(ScopeKind::Repo, id, name)
+            }
             _ => Scope::top(ScopeKind::Repo, id, name),
         };
         Ok(Change::Access { account, scope, kind: AccessKind::Seen }.into())

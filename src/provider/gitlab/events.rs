@@ -41,11 +41,19 @@ const fn row(event: &'static str, change: &'static str, meaning: &'static str) -
 }
 
 pub(super) const EVENTS: &[EventRow] = &[
-    row("user_add_to_group", "gained group or lost group", "a user became a member of a group; lost, if it had expired already"),
+    row(
+        "user_add_to_group",
+        "gained group or lost group",
+        "a user became a member of a group; lost, if it had expired already",
+    ),
     row("user_update_for_group", "gained group or lost group", "access goes on with another level or expiry"),
     row("user_remove_from_group", "lost group", "a user is no longer a direct member of a group"),
     row("user_add_to_team", "gained repo or lost repo", "a user became a member of a project (system hook)"),
-    row("user_update_for_team", "gained repo or lost repo", "access to a project goes on with another level (system hook)"),
+    row(
+        "user_update_for_team",
+        "gained repo or lost repo",
+        "access to a project goes on with another level (system hook)",
+    ),
     row("user_remove_from_team", "lost repo", "a user is no longer a direct member of a project (system hook)"),
     row("user_create", "gained instance", "an account was made on the instance (system hook)"),
     row("user_destroy", "lost instance", "an account was deleted; final for its id (system hook)"),

@@ -107,9 +107,8 @@ impl Body<'_> {
 fn time(text: Loose<'_>) -> Option<Timestamp> {
     let text = text.text()?;
     let micros = DateTime::parse_from_rfc3339(&text).map(|time| time.timestamp_micros());
-    let old = |_| {
-        NaiveDateTime::parse_from_str(&text, "%Y-%m-%d %H:%M:%S UTC").map(|time| time.and_utc().timestamp_micros())
-    };
+    let old =
+        |_| NaiveDateTime::parse_from_str(&text, "%Y-%m-%d %H:%M:%S UTC").map(|time| time.and_utc().timestamp_micros());
     let day = |_| {
         let midnight = |day: NaiveDate| day.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_micros();
         NaiveDate::parse_from_str(&text, "%Y-%m-%d").map(midnight)
@@ -224,7 +223,8 @@ fn is_bot(login: &str) -> bool {
     };
     let of_something = |text: &str| numbered(text.strip_prefix("project_").or_else(|| text.strip_prefix("group_"))?);
     if let Some(service) = login.strip_prefix("service_account_") {
-        let hash = of_something(service).map_or_else(|| service.to_owned(), |tail| tail.trim_start_matches('_').to_owned());
+        let hash =
+            of_something(service).map_or_else(|| service.to_owned(), |tail| tail.trim_start_matches('_').to_owned());
         return hash.len() == 32 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
     }
     of_something(login).is_some_and(|tail| {

@@ -84,8 +84,11 @@ fn a_memberships_events_have_their_order_whatever_order_they_come_in() {
     let mut again = member("user_add_to_group", 42);
     again["created_at"] = "2026-03-02 10:00:01 UTC".into();
     let order = [added, updated, updated_later, removed, again];
-    let keys: Vec<ChangeKey> =
-        order.iter().zip((1_790_000_000..).step_by(60).take(5).collect::<Vec<_>>().iter().rev()).map(|(body, at)| key(body, *at)).collect();
+    let keys: Vec<ChangeKey> = order
+        .iter()
+        .zip((1_790_000_000..).step_by(60).take(5).collect::<Vec<_>>().iter().rev())
+        .map(|(body, at)| key(body, *at))
+        .collect();
     assert!(keys.is_sorted_by(|a, b| a < b), "{keys:#?}");
 }
 
@@ -133,7 +136,10 @@ fn a_membership_that_had_expired_when_it_was_told_is_none(
     body["expires_at"] = expires;
     let meaning = interpreted(&[], &body).unwrap();
     assert_eq!(meaning.note.as_deref(), note);
-    assert_eq!(meaning.when.turn, Some(Turn::Of { began: "2026-03-01T10:00:00Z".parse().unwrap(), step: Step::Changed }));
+    assert_eq!(
+        meaning.when.turn,
+        Some(Turn::Of { began: "2026-03-01T10:00:00Z".parse().unwrap(), step: Step::Changed })
+    );
     assert_eq!(access(meaning).2, kind);
 }
 
@@ -202,7 +208,8 @@ fn activity_is_a_sighting_and_requests_are_nothing() {
     for event in ["user_access_request_to_group", "user_failed_login", "key_create", "project_create", "merge_request"]
     {
         // What an event that isn't about access has in its fields is nobody's business.
-        let meaning = interpreted(&[], &json!({ "event_name": event, "user_id": "x", "project": [], "email": 5 })).unwrap();
+        let meaning =
+            interpreted(&[], &json!({ "event_name": event, "user_id": "x", "project": [], "email": 5 })).unwrap();
         assert!(meaning.changes.is_empty() && meaning.note.is_some(), "{event}");
     }
 }
@@ -222,7 +229,11 @@ fn a_body_that_lacks_what_its_event_has_is_misshapen() {
         interpreted(&[], &body).unwrap_err();
     }
     interpreted(&[], &json!([1])).unwrap_err();
-    let twice = trial::delivery(NAME, "x", br#"{"event_name": "user_create", "event_name": "user_destroy", "user_id": 71}"#.to_vec());
+    let twice = trial::delivery(
+        NAME,
+        "x",
+        br#"{"event_name": "user_create", "event_name": "user_destroy", "user_id": 71}"#.to_vec(),
+    );
     let interpreter = (DESCRIPTION.interpreter)(&settings(&[], false)).unwrap();
     assert_eq!(interpreter.interpret(&twice).unwrap_err().path, ".");
 }

@@ -74,8 +74,11 @@ impl Verifier for StandardVerifier {
         let json = json(verified)?;
         let malformed = |what: &str| Refusal::Malformed(format!("the body {what}"));
         let text = std::str::from_utf8(&json).map_err(|_| malformed("isn't UTF-8"))?;
-        let [event] =
-            self.rules.event_alone().find(text).map_err(|fault| malformed(&format!("{} {}", fault.path, fault.message)))?;
+        let [event] = self
+            .rules
+            .event_alone()
+            .find(text)
+            .map_err(|fault| malformed(&format!("{} {}", fault.path, fault.message)))?;
         let event = event.text().ok_or_else(|| malformed(&format!("has no text at {}", self.rules.event)))?;
         Ok(Named { id: label(headers, WEBHOOK_ID)?.parse()?, event: event.parse()?, ping: false })
     }
@@ -102,8 +105,7 @@ impl Interpreter for Standard {
             return Ok(Meaning::nothing("no rule of the source is about this event"));
         };
         let [account, login, email, scope, scope_name, at] = pointers.find(&json)?;
-        let key =
-            AccountKey { provider: NAME.to_owned(), host: self.host.clone(), id: id(account, &rule.account)? };
+        let key = AccountKey { provider: NAME.to_owned(), host: self.host.clone(), id: id(account, &rule.account)? };
         let (login, email) = (login.label(), email.label());
         let account = Account { key, node_id: None, login, email, kind: AccountKind::Person };
         let scope = match &rule.scope {

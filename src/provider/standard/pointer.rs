@@ -221,10 +221,10 @@ mod tests {
 
     #[test]
     fn several_pointers_are_followed_at_once() {
-        let pointers = ["/a/b", "/a", "/c/1/d", "/a~1b", "/m~0n", "/nowhere/x", ""].map(|text| {
-            (!text.is_empty()).then(|| pointer(text))
-        });
-        let json = r#"{"x": [1], "a": {"b": 7, "z": {}}, "c": [0, {"d": "e"}], "a/b": true, "m~n": null, "nowhere": 3}"#;
+        let pointers = ["/a/b", "/a", "/c/1/d", "/a~1b", "/m~0n", "/nowhere/x", ""]
+            .map(|text| (!text.is_empty()).then(|| pointer(text)));
+        let json =
+            r#"{"x": [1], "a": {"b": 7, "z": {}}, "c": [0, {"d": "e"}], "a/b": true, "m~n": null, "nowhere": 3}"#;
         let found: [Loose<'_>; 7] = Pointers::new(pointers.iter().map(Option::as_ref)).find(json).unwrap();
         let shown: Vec<String> = found.map(|value| value.find::<Value>().map_or("-".into(), |v| v.to_string())).into();
         assert_eq!(shown, ["7", r#"{"b":7,"z":{}}"#, "\"e\"", "true", "-", "-", "-"]);
@@ -240,7 +240,12 @@ mod tests {
     }
 
     fn value() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), any::<u32>().prop_map(Value::from), "[a-c/~]{0,2}".prop_map(Value::from)];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<u32>().prop_map(Value::from),
+            "[a-c/~]{0,2}".prop_map(Value::from)
+        ];
         leaf.prop_recursive(4, 24, 4, |inner| {
             prop_oneof![
                 proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::from),

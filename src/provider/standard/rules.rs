@@ -61,7 +61,8 @@ impl Rule {
             Some(scope) => text.push_str(&format!("the {} at {scope}", scope_kind.as_str())),
             None => text.push_str(&format!("the instance {host}")),
         }
-        let labels = [("login", &self.login), ("e-mail", &self.email), ("name of it", &self.scope_name), ("time", &self.at)];
+        let labels =
+            [("login", &self.login), ("e-mail", &self.email), ("name of it", &self.scope_name), ("time", &self.at)];
         for (label, pointer) in labels {
             if let Some(pointer) = pointer {
                 text.push_str(&format!(", {label} at {pointer}"));
@@ -100,7 +101,8 @@ impl Rules {
             Some(_) => return Err(blame("rules", "must be a list: write each as [[source.rules]]")),
         };
         let event = own.remove("event").unwrap_or_else(|| "/type".into());
-        let event: Pointer = event.try_into().map_err(|error: toml::de::Error| blame("event", error.message().trim()))?;
+        let event: Pointer =
+            event.try_into().map_err(|error: toml::de::Error| blame("event", error.message().trim()))?;
         let mut rules: Vec<(Rule, Pointers)> = Vec::with_capacity(listed.len());
         for (number, written) in listed.into_iter().enumerate() {
             let wrong = |message: &str| blame("rules", format!("number {}: {message}", number + 1));

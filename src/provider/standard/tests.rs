@@ -79,8 +79,16 @@ fn what_a_rule_needs_and_does_not_find_parks_the_delivery(#[case] body: Value, #
 #[case("rules = 7", "rules", "[[source.rules]]")]
 #[case("[[rules]]\nevent = \"\"\nchange = \"lost\"\naccount = \"/id\"", "rules", "number 1: event is blank")]
 #[case("[[rules]]\nevent = \"a\"\nchange = \"lost\"\naccount = \"id\"", "rules", "number 1: \"id\" is no JSON pointer")]
-#[case("[[rules]]\nevent = \"a\"\nchange = \"lost\"\naccount = \"/id\"\nscope_name = \"/n\"", "rules", "scope_name without scope")]
-#[case("[[rules]]\nevent = \"a\"\nchange = \"lost\"\naccount = \"/id\"\nscope = \"/n\"\nscope_kind = \"instance\"", "rules", "leave scope")]
+#[case(
+    "[[rules]]\nevent = \"a\"\nchange = \"lost\"\naccount = \"/id\"\nscope_name = \"/n\"",
+    "rules",
+    "scope_name without scope"
+)]
+#[case(
+    "[[rules]]\nevent = \"a\"\nchange = \"lost\"\naccount = \"/id\"\nscope = \"/n\"\nscope_kind = \"instance\"",
+    "rules",
+    "leave scope"
+)]
 #[case(
     "[[rules]]\nevent = \"a\"\nchange = \"lost\"\naccount = \"/id\"\n[[rules]]\nevent = \"a\"\nchange = \"seen\"\naccount = \"/id\"",
     "rules",
