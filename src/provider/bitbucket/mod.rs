@@ -149,6 +149,7 @@ fn sent(draft: &Draft, id: &'static str) -> Vec<(&'static str, String)> {
 const NO_ACCESS: &str = "the event says nothing about access";
 const PUBLIC: &str = "in a public repository it takes no access to do that";
 const NOBODY: &str = "it doesn't say which account did it";
+const NOWHERE: &str = "it doesn't say which repository it was in";
 
 fn seen(account: Account, scope: Scope) -> Meaning {
     Change::Access { account, scope, kind: AccessKind::Seen }.into()
@@ -196,6 +197,12 @@ struct CloudRepository<'a> {
     owner: Loose<'a>,
 }
 
+#[derive(Deserialize)]
+struct CloudPullRequest<'a> {
+    #[serde(borrow, default)]
+    state: Loose<'a>,
+}
+
 #[derive(Default, Deserialize)]
 struct CloudWorkspace<'a> {
     #[serde(borrow, default)]
@@ -222,38 +229,37 @@ impl Cloud {
 
 impl Interpreter for Cloud {
     fn interpret(&self, delivery: &Delivery) -> Result<Meaning, Misshapen> {
-        let (needs_access, mark) = match delivery.event.as_str() {
-            "repo.push" => (true, "push"),
-            "pullrequest.fulfilled" => (true, "pullrequest"),
-            event if event.starts_with("pullrequest.") => (false, "pullrequest"),
-            _ => return Ok(Meaning::nothing(NO_ACCESS)),
-        };
+        let event = delivery.event.as_str();
+        let push = event == "repo.push";
+        if !push && !event.starts_with("pullrequest.") {
+            return Ok(Meaning::nothing(NO_ACCESS));
+        }
         let json = json_text(delivery)?;
         let body: CloudBody<'_> = read(&json)?;
         // The event's name isn't signed: a body of another event must not pass for one that needs access.
-        if mark == "push" && !body.push.is_there() || mark != "push" && !body.pullrequest.is_there() {
+        let (mark, there) = if push { ("push", body.push) } else { ("pullrequest", body.pullrequest) };
+        if !there.is_there() {
             return Err(Misshapen::of(mark, "isn't there, though every such event has it"));
         }
-        if delivery.event.as_str() == "pullrequest.fulfilled" {
-            #[derive(Deserialize)]
-            struct PullRequest<'a> {
-                #[serde(borrow, default)]
-                state: Loose<'a>,
-            }
-            let PullRequest { state } = body.pullrequest.get("pullrequest")?;
-            if state.text().as_deref() != Some("MERGED") {
-                return Err(Misshapen::of("pullrequest.state", "isn't that of a merged pull request"));
-            }
+        if !body.actor.is_there() || !body.repository.is_there() {
+            return Ok(Meaning::nothing(NOBODY));
         }
         let actor: CloudActor<'_> = body.actor.get("actor")?;
         let repository: CloudRepository<'_> = body.repository.get("repository")?;
-        if !needs_access && !repository.is_private.is_true() {
+        let merged = || {
+            let request = body.pullrequest.find::<CloudPullRequest<'_>>();
+            event == "pullrequest.fulfilled" && request.is_some_and(|it| it.state.text().as_deref() == Some("MERGED"))
+        };
+        if !push && !repository.is_private.is_true() && !merged() {
             return Ok(Meaning::nothing(PUBLIC));
         }
         let account = match self.account(&actor) {
             Ok(account) => account,
             Err(why) => return Ok(Meaning::nothing(why)),
         };
+        if !repository.uuid.is_there() {
+            return Ok(Meaning::nothing(NOWHERE));
+        }
         let (id, full_name) = (repository.uuid.id("repository.uuid")?, repository.full_name.label());
         let workspace: CloudWorkspace<'_> =
             repository.workspace.find().or_else(|| repository.owner.find()).unwrap_or_default();
@@ -354,13 +360,22 @@ impl Interpreter for DataCenter {
         } else {
             return Err(Misshapen::of("changes", "isn't there, though every such event has it"));
         };
+        if !repository.is_there() {
+            return Ok(Meaning::nothing(NOWHERE));
+        }
         let repository: ServerRepository<'_> = repository.get("repository")?;
         let project: ServerProject<'_> = repository.project.find().unwrap_or_default();
         let public = repository.public.is_true() || project.public.is_true();
         if pull_request && event != "pr.merged" && public {
             return Ok(Meaning::nothing(PUBLIC));
         }
+        if !body.actor.is_there() {
+            return Ok(Meaning::nothing(NOBODY));
+        }
         let actor: ServerActor<'_> = body.actor.get("actor")?;
+        if !actor.id.is_there() || !repository.id.is_there() {
+            return Ok(Meaning::nothing(if repository.id.is_there() { NOBODY } else { NOWHERE }));
+        }
         let Serial(Some(id)) = actor.id.serial("actor.id")? else { return Ok(Meaning::nothing(NOBODY)) };
         let kind = match actor.kind.text().as_deref() {
             Some("NORMAL") | None => AccountKind::Person,

@@ -135,11 +135,32 @@ fn a_body_of_another_event_does_not_pass_for_one_that_needs_access() {
     assert_eq!(path(&CLOUD, "pullrequest.fulfilled", &without(cloud(), "pullrequest")), "pullrequest");
     let mut open = cloud();
     open["pullrequest"]["state"] = "OPEN".into();
-    assert_eq!(path(&CLOUD, "pullrequest.fulfilled", &open), "pullrequest.state");
-    assert_eq!(path(&CLOUD, "repo.push", &without(cloud(), "actor")), "actor");
+    assert_eq!(told(&interpreted(&CLOUD, "pullrequest.fulfilled", &open).unwrap()), "-");
     assert_eq!(path(&DATA_CENTER, "repo.refs_changed", &without(data_center(), "changes")), "changes");
     assert_eq!(path(&DATA_CENTER, "pr.opened", &without(data_center(), "pullRequest")), "pullRequest");
-    assert_eq!(path(&DATA_CENTER, "repo.refs_changed", &without(data_center(), "actor")), "actor");
+}
+
+#[rstest]
+#[case(&CLOUD, "repo.push", cloud())]
+#[case(&DATA_CENTER, "repo.refs_changed", data_center())]
+fn a_body_that_names_nobody_or_nowhere_means_nothing_and_one_of_another_type_is_misshapen(
+    #[case] provider: &Description,
+    #[case] event: &str,
+    #[case] body: Value,
+) {
+    for (part, ids) in [("actor", ["uuid", "account_id", "id"]), ("repository", ["uuid", "id", "id"])] {
+        let mut without = body.clone();
+        without[part] = Value::Null;
+        assert_eq!(told(&interpreted(provider, event, &without).unwrap()), "-", "{part}");
+        let mut nameless = body.clone();
+        for id in ids {
+            nameless[part].as_object_mut().unwrap().remove(id);
+        }
+        assert_eq!(told(&interpreted(provider, event, &nameless).unwrap()), "-", "{part}");
+        let mut another = body.clone();
+        another[part] = "rosalind".into();
+        assert_eq!(interpreted(provider, event, &another).unwrap_err().path, part);
+    }
 }
 
 #[rstest]

@@ -222,10 +222,17 @@ impl Interpreter for Family {
             return Err(Misshapen::of(key, "belongs to another event"));
         }
         let sender = if body.sender.is_there() { body.sender } else { body.pusher };
+        // Gogs leaves them out of some events.
+        if !sender.is_there() || !body.repository.is_there() {
+            return Ok(Meaning::nothing("it doesn't say which account did it, and where"));
+        }
         let sender: User<'_> = sender.get("sender")?;
         let repository: Repository<'_> = body.repository.get("repository")?;
         if !needs_access && !repository.private.is_true() {
             return Ok(Meaning::nothing("in a public repository it takes no access to do that"));
+        }
+        if !sender.id.is_there() || !repository.id.is_there() {
+            return Ok(Meaning::nothing("it names account or repository without their ids"));
         }
         let Serial(Some(id)) = sender.id.serial("sender.id")? else {
             return Ok(Meaning::nothing("whoever did it is the server itself, or was deleted"));

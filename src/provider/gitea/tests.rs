@@ -71,6 +71,14 @@ fn the_server_itself_and_deleted_users_are_nobody() {
         body["sender"]["id"] = id.into();
         assert!(interpreted("push", &body).unwrap().changes.is_empty());
     }
+    for (part, key) in [("sender", "id"), ("repository", "id"), ("sender", ""), ("repository", "")] {
+        let mut body = body("ref");
+        match key {
+            "" => body[part] = Value::Null,
+            key => drop(body[part].as_object_mut().unwrap().remove(key)),
+        }
+        assert_eq!(told(&interpreted("push", &body).unwrap()), "-", "{part}");
+    }
     let mut body = body("ref");
     body["sender"]["id"] = "rosalind".into();
     assert_eq!(interpreted("push", &body).unwrap_err().path, "sender.id");
