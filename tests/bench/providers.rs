@@ -71,9 +71,11 @@ impl Case {
     /// A push or join in the provider's own shape, filled up with commits to 8 KiB.
     fn draft(&self, provider: &provider::Description) -> Draft {
         let signer = (provider.signer)(&self.settings, self.secret.clone()).unwrap();
+        // A push where there is one: what has the most that nobody needs.
+        let event = provider.invents.iter().find(|event| **event == "push").or(provider.invents.first()).unwrap();
         let draft = signer.invent(&Invention {
             id: Some("0b6f2f4e-3f4e-4c5d-9d3b-3f2d1c0b9a88".to_owned()),
-            event: provider.invents.first().unwrap().to_string(),
+            event: (*event).to_owned(),
             login: "rosalind".to_owned(),
             account_id: "71".to_owned(),
             root: "larkspur".to_owned(),

@@ -1,6 +1,6 @@
 //! The ingress's side: is the request GitHub's, and what does it call itself?
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use serde::Deserialize;
 
 use super::{HEADER_DELIVERY, HEADER_EVENT, HEADER_SIGNATURE, SIGNATURE_PREFIX};
@@ -62,20 +62,26 @@ impl Verifier for GitHubVerifier {
 }
 
 /// Headers of hosts that send GitHub's too, validly signed. Their ids are those of other accounts.
-const OTHERS: [&str; 3] = ["X-Gitea-Event", "X-Forgejo-Event", "X-Gogs-Event"];
+const OTHERS: [HeaderName; 3] = [
+    HeaderName::from_static("x-gitea-event"),
+    HeaderName::from_static("x-forgejo-event"),
+    HeaderName::from_static("x-gogs-event"),
+];
 
 fn tag(headers: &HeaderMap) -> Result<Tag, Refusal> {
-    if let Some(other) = OTHERS.iter().find(|other| headers.contains_key(**other)) {
+    if let Some(other) = OTHERS.iter().find(|other| headers.contains_key(*other)) {
         return Err(Refusal::Unverified(format!(
             "{other} came, so the sender isn't GitHub; give it a source of its provider"
         )));
     }
-    let only_legacy = !headers.contains_key(HEADER_SIGNATURE) && headers.contains_key("X-Hub-Signature");
-    if only_legacy {
-        return Err(Refusal::Unverified(format!(
+    hex_header(headers, HEADER_SIGNATURE, SIGNATURE_PREFIX).map_err(|refusal| {
+        let only_legacy = !headers.contains_key(HEADER_SIGNATURE) && headers.contains_key("X-Hub-Signature");
+        if !only_legacy {
+            return refusal;
+        }
+        Refusal::Unverified(format!(
             "{HEADER_SIGNATURE} is missing; only the legacy X-Hub-Signature (SHA-1) came, which isn't accepted. GitHub \
              sends both, so something on the way drops one, or the sender isn't GitHub"
-        )));
-    }
-    hex_header(headers, HEADER_SIGNATURE, SIGNATURE_PREFIX)
+        ))
+    })
 }

@@ -49,7 +49,8 @@ fuzz_target!(|data: &[u8]| {
     let mut replaced = false;
     for line in head.split(|byte| *byte == b'\n') {
         let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
-        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(&line[..colon]), HeaderValue::from_bytes(&line[colon + 1..]))
+        let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(&line[..colon]), HeaderValue::from_bytes(&line[colon + 1..]))
         else {
             continue;
         };
@@ -61,9 +62,9 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     let body = Bytes::copy_from_slice(body);
-    let made_up = verifier.precheck(&headers).and_then(|()| {
-        verifier.verify(Unverified { headers: &headers, encoding, body: &body }, NOW)
-    });
+    let made_up = verifier
+        .precheck(&headers)
+        .and_then(|()| verifier.verify(Unverified { headers: &headers, encoding, body: &body }, NOW));
     match made_up {
         Ok(verified) => {
             let _ = verifier.name(&headers, &verified);
