@@ -65,6 +65,8 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
         return Err(settings.wrong("broker.url", APART).into());
     }
     logs::install(&settings.log, place.env.get("NO_COLOR").is_some_and(|value| !value.is_empty()))?;
+    // Parts take their handles when they are built.
+    let metrics = metrics::install()?;
     let grace = settings.ingress.settings.shutdown_grace;
 
     // Everything that can be wrong with the configuration is found out before a port is bound.
@@ -119,7 +121,7 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
         prefetch: settings.broker.prefetch,
         missing_after: settings.balance.after,
     });
-    let running = app::start(Setup { broker, spool, ingress, worker, metrics: metrics::install()? }, admin)?;
+    let running = app::start(Setup { broker, spool, ingress, worker, metrics }, admin)?;
     let roles: Vec<&str> = Role::ALL.into_iter().filter(|role| has(*role)).map(Role::as_str).collect();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),

@@ -29,6 +29,10 @@ const IN_FLIGHT: usize = 512;
 /// How long to wait before a message that was refused or returned is published again.
 const AGAIN: Duration = Duration::from_millis(200);
 
+/// How long what is published in order may take to be confirmed: nobody waits for an answer, and a second copy of all of it
+/// would make a slow broker slower.
+const IN_ORDER: Duration = Duration::from_secs(10);
+
 /// The publishing side of RabbitMQ.
 #[derive(Debug)]
 pub(super) struct Publisher {
@@ -119,7 +123,7 @@ impl Publisher {
             return messages.into_iter().map(failed).collect();
         };
         // What one channel is given in order it stores in order.
-        let deadline = Instant::now() + self.shared.settings.confirm_timeout;
+        let deadline = Instant::now() + IN_ORDER;
         let mut begun = Vec::with_capacity(messages.len());
         for message in messages {
             begun.push(match message {

@@ -227,7 +227,7 @@ pub(super) async fn tell(shared: Arc<Shared>) {
             _ = tick.tick() => {}
             () = shared.resumed.notified() => {}
         }
-        if shared.shut().is_some() {
+        if shared.broker.publishing().state != State::Ok {
             continue;
         }
         for (run, source, held) in shared.contents.all_least() {
