@@ -16,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 use self::observe::{Observed, Observer};
 use crate::broker::embedded::{self, Embedded};
 use crate::broker::rabbitmq::{self, RabbitMq};
+use crate::broker::spool::{self, Spool};
 use crate::broker::{Health, SharedBroker, State};
 use crate::config::{ConfigError, Source};
 use crate::delivery::{SourceName, Timestamp};
 use crate::drata::{self, Client};
-use crate::ingress::admin::{self, Part};
+use crate::ingress::admin::{self, Needed, Part};
 use crate::ingress::{self, Ingress, IngressSource, Limits};
 use crate::ledger::{Ledger, LedgerError};
 use crate::people::{People, PeopleError};
@@ -32,6 +33,9 @@ use crate::worker::{Reader, Worker, WorkerSource};
 
 /// How long the worker and the reconciler may take to finish.
 const FINISH: Duration = Duration::from_secs(45);
+/// The names of two parts that stand in for each other.
+const BROKER: &str = "broker";
+const SPOOL: &str = "spool";
 /// How often the people map is looked at for changes.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
@@ -152,6 +156,8 @@ pub fn policies<'a>(sources: impl IntoIterator<Item = &'a Source>) -> Policies {
 pub struct Setup {
     /// The broker, and the tasks that keep it going: they end last.
     pub broker: (SharedBroker, Tasks),
+    /// The spool, if the broker is one.
+    pub spool: Option<Arc<Spool>>,
     /// What it needs to take webhooks, if that is among its roles.
     pub ingress: Option<IngressRole>,
     /// What it needs to record deliveries and to reconcile, if that is among its roles.
@@ -221,7 +227,12 @@ pub fn start(setup: Setup, admin: TcpListener) -> anyhow::Result<Running> {
     };
     let broker = running.broker.0.clone();
     let asked = broker.clone();
-    let mut parts = vec![Part { name: "broker".into(), health: Arc::new(move || asked.health()), needed: true }];
+    let needed = if setup.spool.is_some() { Needed::Unless(SPOOL) } else { Needed::Yes };
+    let mut parts = vec![Part { name: BROKER.into(), health: Arc::new(move || asked.health()), needed }];
+    if let Some(spool) = setup.spool {
+        let health = Arc::new(move || spool.spool_health());
+        parts.push(Part { name: SPOOL.into(), health, needed: Needed::Unless(BROKER) });
+    }
     if let Some(role) = setup.worker {
         running.ledger = Some(role.ledger.clone());
         // A process that also takes webhooks stays in its load balancer while the ledger is down: it can make them durable.
@@ -255,30 +266,31 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
         role.reconcile,
     ));
     let worker = Worker::new(role.ledger.clone(), reader(&role.sources)?, Arc::clone(&reconciler));
-    back.spawn(worker.run(broker, role.prefetch, back.token().clone()));
+    back.spawn(worker.run(broker.clone(), role.prefetch, back.token().clone()));
     back.spawn(Arc::clone(&reconciler).run(back.token().clone()));
     back.spawn(Arc::clone(&reconciler).attend(back.token().clone()));
     if let Some(file) = people_file {
         back.spawn(watch_people(file, people, role.ledger.clone(), Arc::clone(&reconciler), back.token().clone()));
     }
     let observed = Arc::new(Observed::new(Timestamp::now()));
-    let observer = Observer::new(role.ledger, sources.clone(), role.missing_after, Arc::clone(&observed));
+    let observer = Observer::new(role.ledger, broker, sources.clone(), role.missing_after, Arc::clone(&observed));
     back.spawn(observer.run(back.token().clone()));
 
+    let needed = if alone { Needed::Yes } else { Needed::No };
     let mut parts = vec![
-        Part { name: observe::LEDGER.into(), health: observed.clone().part(observe::LEDGER), needed: alone },
-        Part { name: observe::BALANCE.into(), health: observed.clone().part(observe::BALANCE), needed: false },
-        Part { name: "drata".into(), health: Arc::new(move || reconciler.health()), needed: false },
+        Part { name: observe::LEDGER.into(), health: observed.clone().part(observe::LEDGER), needed },
+        Part { name: observe::BALANCE.into(), health: observed.clone().part(observe::BALANCE), needed: Needed::No },
+        Part { name: "drata".into(), health: Arc::new(move || reconciler.health()), needed: Needed::No },
     ];
     if dry_run {
         let reason =
             "this is a dry run: what would be applied is only reported, and nothing is changed at the platform";
         let health = Health { state: State::Degraded, reason: Some(reason.to_owned()), since: Timestamp::now() };
-        parts.push(Part { name: "dry-run".into(), health: Arc::new(move || health.clone()), needed: false });
+        parts.push(Part { name: "dry-run".into(), health: Arc::new(move || health.clone()), needed: Needed::No });
     }
     parts.extend(sources.into_iter().map(|name| {
         let part = format!("source:{name}");
-        Part { health: observed.clone().part(&part), name: part, needed: false }
+        Part { health: observed.clone().part(&part), name: part, needed: Needed::No }
     }));
     Ok(parts)
 }
@@ -323,6 +335,11 @@ pub fn connect_rabbitmq(settings: rabbitmq::Settings) -> Result<(SharedBroker, T
     let tasks = Tasks::new();
     let broker: SharedBroker = Arc::new(RabbitMq::connect(settings, &tasks)?);
     Ok((broker, tasks))
+}
+
+/// Puts a spool before a broker: what that one doesn't take waits on the disk.
+pub async fn with_spool(settings: spool::Settings, (broker, tasks): (SharedBroker, Tasks)) -> (Arc<Spool>, Tasks) {
+    (Arc::new(Spool::start(settings, broker, &tasks).await), tasks)
 }
 
 /// Binds a port.

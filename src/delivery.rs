@@ -399,6 +399,9 @@ pub struct Checkpoint {
     /// number may have been stored all the same; then it counts. A void is listed in every checkpoint until one of them
     /// was confirmed, so the reader must take repetition well.
     pub voids: Vec<u64>,
+    /// The least number that waits in the ingress's spool, if any does. From there on nothing is missing that hasn't
+    /// arrived: it is on its way. It is told again and again for as long as it is so.
+    pub held: Option<u64>,
 }
 
 /// One verified delivery.

@@ -98,6 +98,7 @@ pub(super) async fn run(args: Args, place: &Place, out: &mut dyn Write) -> anyho
     let sources = settings.sources.len();
     findings.add("configuration", State::Ok, format!("valid, {sources} source{}", if sources == 1 { "" } else { "s" }));
     broker(&settings, place, &mut findings).await?;
+    spool(&settings, &mut findings);
     ledger(&settings, place, &mut findings).await?;
     let drata = drata(&settings, place, &mut findings).await;
     for source in &settings.sources {
@@ -206,7 +207,7 @@ fn try_it(source: &Source, settings: &Settings) -> String {
 async fn broker(settings: &Settings, place: &Place, findings: &mut Findings) -> anyhow::Result<()> {
     let Some(rabbitmq) = place.rabbitmq(settings)? else {
         findings.add("broker", State::Ok, "embedded, in data_dir; all roles are one process");
-        folder(&settings.data_dir, findings);
+        folder("data_dir", &settings.data_dir, findings);
         return Ok(());
     };
     let found = doctor::examine(&rabbitmq, None).await;
@@ -234,14 +235,33 @@ async fn broker(settings: &Settings, place: &Place, findings: &mut Findings) -> 
 }
 
 /// Whether the data folder can be used. One that a serving process holds is in use, and that is well.
-fn folder(folder: &Path, findings: &mut Findings) {
+fn folder(part: &str, folder: &Path, findings: &mut Findings) {
     if !folder.exists() {
-        findings.add("data_dir", State::Ok, format!("{} isn't there yet; serve makes it", folder.display()));
+        findings.add(part, State::Ok, format!("{} isn't there yet; serve makes it", folder.display()));
         return;
     }
     match FolderLock::take(folder) {
-        Ok(_) => findings.add("data_dir", State::Ok, format!("{} can be written", folder.display())),
-        Err(error) => findings.add("data_dir", State::Warning, error.to_string()),
+        Ok(_) => findings.add(part, State::Ok, format!("{} can be written", folder.display())),
+        Err(error) => findings.add(part, State::Warning, error.to_string()),
+    }
+}
+
+/// Whether the spool can be used, where there would be one.
+fn spool(settings: &Settings, findings: &mut Findings) {
+    if settings.broker.url.is_none() {
+        return;
+    }
+    let with = |all_roles| settings.has_spool(all_roles);
+    match (with(true), with(false)) {
+        (false, _) => {
+            let what = "off: while RabbitMQ takes nothing, deliveries are answered with 503";
+            findings.add("spool", State::Ok, what);
+        }
+        (true, false) => findings.add("spool", State::Ok, "on if all roles are one process, else off"),
+        (true, true) => findings.add("spool", State::Ok, "on"),
+    }
+    if with(false) || settings.spool_folder().exists() {
+        folder("spool", &settings.spool_folder(), findings);
     }
 }
 

@@ -23,6 +23,8 @@ use crate::broker::{AckTag, Consumer, Lane, Message, Payload};
 const LOOK: Duration = Duration::from_secs(1);
 /// How many messages to read at a time.
 const READ: usize = 256;
+/// How many bytes of bodies to keep ready; one read may go over it by as much again.
+pub(super) const ENOUGH: usize = 32 * 1024 * 1024;
 /// How far ahead "handed out" is written.
 const AHEAD: i64 = 256;
 
@@ -43,6 +45,8 @@ struct FeedState {
     /// Counts how often the cursor went back, so that a read from before that is thrown away.
     rewinds: u64,
     ready: VecDeque<(i64, Payload)>,
+    /// What their bodies take.
+    ready_bytes: usize,
     /// Handed out: the session that holds it, or none if it is acked and only waits to be deleted.
     out: BTreeMap<i64, Option<u64>>,
     /// The highest id that may have been handed out.
@@ -67,6 +71,7 @@ impl Feed {
             cursor: 0,
             rewinds: 0,
             ready: VecDeque::new(),
+            ready_bytes: 0,
             out: BTreeMap::new(),
             handed_out,
             handed_out_on_disk: handed_out,
@@ -114,6 +119,7 @@ impl Feed {
             state.cursor = first - 1;
             state.rewinds += 1;
             state.ready.clear();
+            state.ready_bytes = 0;
             for id in back {
                 state.out.remove(&id);
             }
@@ -126,6 +132,7 @@ impl Feed {
         let state = &mut *state;
         let holder = state.sessions.get_mut(&session).filter(|holder| holder.holds < holder.prefetch)?;
         let (id, payload) = state.ready.pop_front()?;
+        state.ready_bytes -= payload.len();
         holder.holds += 1;
         state.out.insert(id, Some(session));
         let redelivered = id <= state.handed_out;
@@ -138,7 +145,7 @@ impl Feed {
     }
 
     /// Takes the messages of `tags` that the session holds out of its hands, and returns their ids.
-    fn done(&self, session: u64, tags: &[AckTag]) -> Vec<i64> {
+    pub(super) fn done(&self, session: u64, tags: &[AckTag]) -> Vec<i64> {
         let mut state = self.lock();
         let state = &mut *state;
         let mut done = Vec::with_capacity(tags.len());
@@ -162,6 +169,9 @@ impl Feed {
     /// Where to read, how much of it, and the rewinds so far. `None` if nobody has room for more.
     fn wanted(&self) -> Option<(i64, usize, u64)> {
         let state = self.lock();
+        if state.ready_bytes >= ENOUGH {
+            return None;
+        }
         let room: usize = state.sessions.values().map(|session| session.prefetch - session.holds).sum();
         let wanted = room.saturating_sub(state.ready.len()).min(READ);
         (wanted > 0).then_some((state.cursor, wanted, state.rewinds))
@@ -185,6 +195,7 @@ impl Feed {
         for (id, payload) in messages {
             state.cursor = id;
             if !state.out.contains_key(&id) {
+                state.ready_bytes += payload.len();
                 state.ready.push_back((id, payload));
             }
         }
@@ -216,7 +227,8 @@ pub(super) async fn run(
         if filled.is_err() {
             reader.connection = None;
         }
-        let why = |error| format!("the embedded broker can't read {}: {error}", reader.settings.file.display());
+        let Settings { name, file, .. } = &reader.settings;
+        let why = |error| format!("{name} can't read {}: {error}", file.display());
         condition.note(filled.err().map(why));
     }
 }
@@ -245,7 +257,9 @@ impl Reader {
         while let Some((cursor, wanted, rewinds)) = feed.wanted() {
             let messages = store::read(connection, cursor, i64::try_from(wanted).unwrap_or(i64::MAX)).await?;
             let Some((last, _)) = messages.last() else { return Ok(()) };
-            if let Some(up_to) = feed.to_write_ahead(*last) {
+            if self.settings.marks_redelivered
+                && let Some(up_to) = feed.to_write_ahead(*last)
+            {
                 let (written, is_written) = oneshot::channel();
                 if commands.send(Command::HandOut(up_to, written)).is_err() || is_written.await.is_err() {
                     return Ok(());
