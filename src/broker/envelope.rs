@@ -10,13 +10,20 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::broker::Payload;
-use crate::delivery::{Checkpoint, Delivery, Encoding, InvalidName, MAX_NAME, SecretName, Stamp, Timestamp};
+use crate::delivery::{Checkpoint, Delivery, Encoding, InvalidName, MAX_NAME, RefusedCount, SecretName, Stamp, Timestamp};
 
 /// The version of the fields below. A reader refuses others.
 pub(super) const VERSION: i64 = 1;
 
 /// The kind of a checkpoint. Every other kind is a delivery's routing key.
 pub(super) const CHECKPOINT: &str = "rollcall.checkpoint";
+
+/// What the body of a checkpoint says.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Body {
+    voids: Vec<u64>,
+    refused: Vec<RefusedCount>,
+}
 
 /// A message without its body. Text is borrowed wherever it exists already.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,9 +85,16 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    /// The body of a checkpoint: the JSON list of its voids, which have no bound that a header would hold.
+    /// The body of a checkpoint: the JSON list of its voids, which have no bound that a header would hold; where there are
+    /// refusals to tell, an object with both.
     pub(super) fn voids(checkpoint: &Checkpoint) -> Bytes {
-        serde_json::to_vec(&checkpoint.voids).unwrap_or_default().into()
+        let Checkpoint { voids, refused, .. } = checkpoint;
+        let body = if refused.is_empty() {
+            serde_json::to_vec(voids)
+        } else {
+            serde_json::to_vec(&Body { voids: voids.clone(), refused: refused.clone() })
+        };
+        body.unwrap_or_default().into()
     }
 
     /// What the message says.
@@ -96,11 +110,24 @@ impl<'a> Envelope<'a> {
     fn checkpoint(&self, body: &Bytes) -> Result<Checkpoint, Why> {
         self.known_version()?;
         let stamp = self.stamp()?.ok_or_else(|| Why("it has no run and sequence".into()))?;
+        let Body { voids, refused } = match body.first() {
+            Some(b'{') => serde_json::from_slice(body)
+                .map_err(|_| Why("its body isn't an object with voids and refused".into()))?,
+            _ => {
+                let voids =
+                    serde_json::from_slice(body).map_err(|_| Why("its body isn't a list of numbers".into()))?;
+                Body { voids, refused: Vec::new() }
+            }
+        };
+        if refused.iter().any(|refused| refused.reason.len() > MAX_NAME || refused.sender.len() > MAX_NAME) {
+            return Err(Why("a reason or a sender of its refusals is longer than 255 bytes".into()));
+        }
         Ok(Checkpoint {
             run: stamp.run,
             source: required("source", self.source)?.parse()?,
             sequence: stamp.sequence,
-            voids: serde_json::from_slice(body).map_err(|_| Why("its body isn't a list of numbers".into()))?,
+            voids,
+            refused,
         })
     }
 
@@ -214,9 +241,16 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn a_checkpoint_comes_back_as_it_was(run: u128, sequence: u32, voids: Vec<u64>) {
-            let checkpoint =
-                Checkpoint { run: Uuid::from_u128(run), source: "acme".parse().unwrap(), sequence: sequence.into(), voids };
+        fn a_checkpoint_comes_back_as_it_was(
+            run: u128, sequence: u32, voids: Vec<u64>, refused in proptest::collection::vec(("[a-z-]{1,20}", any::<u64>()), 0..4),
+        ) {
+            let refused = refused.into_iter().map(|(reason, count)| RefusedCount {
+                reason, sender: "9f2c".to_owned(), count, last_at: Timestamp(1_760_000_000_123_456),
+            });
+            let checkpoint = Checkpoint {
+                run: Uuid::from_u128(run), source: "acme".parse().unwrap(), sequence: sequence.into(), voids,
+                refused: refused.collect(),
+            };
             match Envelope::of_checkpoint(&checkpoint).open(Envelope::voids(&checkpoint)) {
                 Payload::Checkpoint(back) => prop_assert_eq!(back, checkpoint),
                 other => prop_assert!(false, "{other:?}"),

@@ -51,6 +51,15 @@ impl Table {
 
     /// Writes the table. Notes are shortened to the width.
     pub(super) fn write(&self, out: &mut dyn Write, indent: usize, width: Width) -> io::Result<()> {
+        self.write_part(out, indent, width, true)
+    }
+
+    /// Writes the rows, below a header that was written before.
+    pub(super) fn write_more(&self, out: &mut dyn Write, width: Width) -> io::Result<()> {
+        self.write_part(out, 0, width, false)
+    }
+
+    fn write_part(&self, out: &mut dyn Write, indent: usize, width: Width, header: bool) -> io::Result<()> {
         let widths: Vec<usize> = (0..self.header.len())
             .map(|column| {
                 let cells = self.rows.iter().map(|(cells, _)| cells[column].chars().count());
@@ -64,7 +73,9 @@ impl Table {
             }
             writeln!(out, "{}", text.trim_end())
         };
-        line(out, &mut self.header.iter().copied())?;
+        if header {
+            line(out, &mut self.header.iter().copied())?;
+        }
         for (cells, note) in &self.rows {
             line(out, &mut cells.iter().map(String::as_str))?;
             if !note.is_empty() {

@@ -71,7 +71,7 @@ async fn a_listing_says_when_there_may_be_more_and_when_there_is_nothing() {
     #9   2026-11-24T08:08:00Z  acme-github  organization.member_added  parked
         odd-1 · organization.login: missing field
 
-    The latest 1; --limit shows more.
+    1 shown; --after '#9' goes on, --limit shows more at once.
     ");
     insta::assert_snapshot!(shown(&["deliveries", "--since", "1s"]).await, @r"
     No such deliveries.
@@ -222,6 +222,7 @@ async fn deliveries_are_json_too() {
           "reason": "500: Internal server error"
         }
       ],
+      "replayed_by": [],
       "attempts": [
         {
           "at": "2026-11-24T08:07:00Z",
@@ -281,7 +282,8 @@ async fn accounts_are_listed_with_what_should_be_so_and_what_is() {
         "state": "waiting",
         "reason": "nobody knows whose account it is",
         "attempts": 0,
-        "due_at": "2026-11-24T09:06:00Z"
+        "due_at": "2026-11-24T09:06:00Z",
+        "after": "1.1795511160000000.4.4"
       }
     ]
     "#);

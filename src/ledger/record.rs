@@ -10,7 +10,8 @@ use sqlx::{AnyConnection, Row};
 use super::balance::{self, Tally};
 use super::database::{lock_account, lock_recording};
 use super::outcome::{self, Outcome};
-use super::{Ledger, LedgerError, now, unless_in_conflict};
+use super::secrets::{self, Uses};
+use super::{Ledger, LedgerError, now, replays, unless_in_conflict};
 use crate::access::{AccessKind, Change};
 use crate::delivery::{Checkpoint, Delivery, Timestamp, event_time};
 use crate::target::ConnectionRef;
@@ -101,6 +102,7 @@ impl Ledger {
         lock_recording(&mut tx).await?;
         let now = now(&mut tx).await?;
         let mut tally = Tally::default();
+        let mut uses = Uses::default();
         let mut due = false;
         for record in batch {
             match record {
@@ -109,9 +111,15 @@ impl Ledger {
                         Some(stamp) => tally.arrived(&mut tx, &entry.delivery, stamp, now).await?,
                         None => false,
                     };
+                    if accepted {
+                        uses.accepted(&entry.delivery);
+                    }
                     due |= Recorder { tx: &mut tx, now }.delivery(entry, accepted).await?;
                 }
-                Record::Checkpoint(checkpoint) => tally.checkpoint(&mut tx, checkpoint, now).await?,
+                Record::Checkpoint(checkpoint) => {
+                    tally.checkpoint(&mut tx, checkpoint, now).await?;
+                    secrets::refused(&mut tx, checkpoint, now).await?;
+                }
                 Record::Unreadable { id, why, body } => {
                     sqlx::query("INSERT INTO unreadable (at, message, why, body) VALUES ($1, $2, $3, $4)")
                         .bind(now.micros())
@@ -124,6 +132,7 @@ impl Ledger {
             }
         }
         balance::store(&mut tx, tally, now).await?;
+        uses.store(&mut tx).await?;
         tx.commit().await?;
         Ok(due)
     }
@@ -179,6 +188,7 @@ impl Recorder<'_> {
         if let Some(row) = inserted {
             let row = row.try_get(0)?;
             outcome::note(self.tx, row, first, reason.map(String::as_str), self.now).await?;
+            self.replayed(row, delivery).await?;
             return self.read(row, delivery.received_at, entry).await;
         }
         let known =
@@ -189,7 +199,15 @@ impl Recorder<'_> {
                 .fetch_one(&mut *self.tx)
                 .await?;
         let (row, received_at) = (known.try_get(0)?, Timestamp(known.try_get(1)?));
+        self.replayed(row, delivery).await?;
         self.copy(row, received_at, entry, accepted).await
+    }
+
+    async fn replayed(&mut self, row: i64, delivery: &Delivery) -> Result<(), LedgerError> {
+        match delivery.replay {
+            Some(replay) => replays::recorded(self.tx, replay, row, self.now).await,
+            None => Ok(()),
+        }
     }
 
     /// A delivery that the ledger has already: counted, its receipt set to the earliest of all copies. A replay is read

@@ -5,6 +5,7 @@ mod balancing;
 mod halting;
 mod order;
 mod recording;
+mod replaying;
 mod scopes;
 mod sharing;
 mod stories;

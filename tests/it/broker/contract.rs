@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use rollcall::broker::embedded::{self, Embedded};
 use rollcall::broker::rabbitmq::{self, RabbitMq};
 use rollcall::broker::{Payload, PublishError, SharedBroker, State};
-use rollcall::delivery::{Checkpoint, Encoding};
+use rollcall::delivery::{RefusedCount, Timestamp, Checkpoint, Encoding};
 use rollcall::shutdown::Tasks;
 use rstest::rstest;
 use tempfile::TempDir;
@@ -239,6 +239,12 @@ async fn a_checkpoint_arrives_behind_what_it_closes(#[values(Kind::RabbitMq, Kin
         source: "acme-github".parse().unwrap(),
         sequence: 41,
         voids: vec![7, 40],
+        refused: vec![RefusedCount {
+            reason: "unverified".to_owned(),
+            sender: "9f2c01aa".to_owned(),
+            count: 3,
+            last_at: Timestamp(1_760_000_000_123_456),
+        }],
     };
     broker.publish(&delivery("d-41", "{}")).await.unwrap();
     broker.checkpoint(&sent).await.unwrap();
