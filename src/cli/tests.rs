@@ -283,7 +283,7 @@ async fn accounts_are_listed_with_what_should_be_so_and_what_is() {
         "reason": "nobody knows whose account it is",
         "attempts": 0,
         "due_at": "2026-11-24T09:06:00Z",
-        "after": "1.1795511160000000.4.4"
+        "after": "1.1795511160000000.3.3"
       }
     ]
     "#);

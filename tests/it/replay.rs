@@ -120,7 +120,7 @@ async fn an_old_join_never_connects_somebody_who_has_left(#[case] carrier: Carri
     assert_eq!(ledger.replays(9).await.unwrap(), [], "a plan leaves nothing behind");
     let replayed = done(&site, &["replay", "--delivery", join.id.as_str(), "--wait"]).await;
     assert!(replayed.output.contains("1 of 1 published."), "{}", replayed.output);
-    assert!(replayed.output.contains("superseded  superseded  1"), "{}", replayed.output);
+    assert!(replayed.output.contains("applied  superseded  1"), "{}", replayed.output);
     assert_eq!(site.connects(Account(1)).len(), calls);
     assert!(!site.is_linked(Account(1)));
 
@@ -255,11 +255,15 @@ async fn deliveries_are_posted_to_another_deployment_signed_anew() {
     assert_eq!(nobody.code, Some(3), "{nobody:?}");
     assert!(nobody.log.contains("rollcall replay --resume "), "{nobody:?}");
 
-    // What was refused lately is known there: as counts, and by whom only as a fingerprint.
+    // What was refused lately is known there: as counts, and by whom only as a fingerprint. It comes with a checkpoint.
+    let (again, _) = other.serve().await;
+    until("the refusals are recorded", async || !ledger.refusals().await.unwrap().is_empty()).await;
     let secrets = done(&other, &["secrets", "--json"]).await;
     let secrets: Value = serde_json::from_str(&secrets.output).unwrap();
     assert_eq!(secrets["secrets"][0]["deliveries"], 3, "{secrets}");
     assert_eq!((&secrets["refusals"][0]["reason"], &secrets["refusals"][0]["count"]), (&"unverified".into(), &3.into()));
+    assert_eq!(secrets["refusals"][0]["sender"].as_str().unwrap().len(), 8);
+    assert_eq!(again.stop().await.code, Some(0));
     assert_eq!(process.stop().await.code, Some(0));
 }
 

@@ -140,14 +140,17 @@ impl Told {
     }
 }
 
-const FATES: &str = "SELECT d.id AS id, CASE \
-    WHEN d.outcome = 'held' THEN 'held' \
-    WHEN MAX(CASE WHEN e.effect <> 'superseded' AND s.state <> 'settled' THEN 1 ELSE 0 END) = 1 THEN 'retried' \
-    WHEN MAX(CASE WHEN e.effect <> 'superseded' AND s.state = 'settled' THEN 1 ELSE 0 END) = 1 THEN 'looked_at' \
-    WHEN MAX(CASE WHEN e.effect = 'superseded' THEN 1 ELSE 0 END) = 1 THEN 'superseded' \
-    WHEN d.outcome = 'parked' THEN 'unread' \
-    WHEN d.outcome = 'ignored' THEN 'ignored' ELSE 'nothing' END AS fate \
-    FROM deliveries d LEFT JOIN effects e ON e.row = d.id LEFT JOIN statuses s ON s.id = e.status \
+/// A change of one account's access counts if it is the latest of its grant; one of a scope as a whole always does.
+const FATES: &str = "SELECT d.id AS id, CASE WHEN d.outcome = 'held' THEN 'held' \
+    WHEN MAX(CASE WHEN g.change = c.id AND s.state <> 'settled' THEN 1 ELSE 0 END) = 1 THEN 'retried' \
+    WHEN MAX(CASE WHEN g.change = c.id AND s.state = 'settled' THEN 1 \
+    WHEN c.account IS NULL AND c.kind IN ('scope_lost', 'scope_moved') THEN 1 ELSE 0 END) = 1 THEN 'looked_at' \
+    WHEN MAX(CASE WHEN g.change <> c.id AND c.kind IN ('gained', 'lost', 'seen') THEN 1 ELSE 0 END) = 1 \
+    THEN 'superseded' WHEN d.outcome = 'parked' THEN 'unread' WHEN d.outcome = 'ignored' THEN 'ignored' \
+    ELSE 'nothing' END AS fate \
+    FROM deliveries d LEFT JOIN changes c ON c.row = d.id \
+    LEFT JOIN grants g ON g.account = c.account AND g.scope = c.scope \
+    LEFT JOIN statuses s ON s.account = c.account AND s.connection = c.connection \
     WHERE d.body IS NOT NULL AND d.id IN (SELECT id FROM deliveries WHERE ";
 
 impl Ledger {

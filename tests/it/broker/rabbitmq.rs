@@ -48,7 +48,7 @@ async fn of_many_publishes_in_flight_exactly_the_unroutable_ones_fail() {
         .exchange_declare(names.exchange().into(), ExchangeKind::Topic, exchange, FieldTable::default())
         .await
         .unwrap();
-    for queue in [names.work(), names.parked()] {
+    for queue in [names.work(), names.replays(), names.parked()] {
         let mut arguments = FieldTable::default();
         arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
         side.channel.queue_declare(queue.into(), durable, arguments).await.unwrap();
