@@ -4,6 +4,8 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use rollcall::broker::rabbitmq;
+use rollcall::broker::rabbitmq::definitions::{Limits, definitions};
 use rollcall::config;
 use rollcall::demo::story::Story;
 use rollcall::ledger::outcome::Outcome;
@@ -59,6 +61,26 @@ fn every_metric_is_listed() {
         writeln!(table, "| `{}` | {kind} | {} | {} |", metric.name, labels.join(", "), metric.meaning).unwrap();
     }
     hold("deploy/docs/metrics.md", "metrics", &table);
+}
+
+#[test]
+fn what_rabbitmqs_owner_imports_is_what_rollcall_prints() {
+    let settings = rabbitmq::Settings::new("amqp://broker.example/rollcall".into());
+    for (file, limits) in [("definitions", Limits::Arguments), ("policies", Limits::Policies)] {
+        let printed = serde_json::to_string_pretty(&definitions(&settings, limits).unwrap()).unwrap() + "\n";
+        hold_whole(&format!("deploy/rabbitmq/{file}.json"), &printed);
+    }
+}
+
+/// Holds a file to what it should be.
+fn hold_whole(file: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    if std::env::var_os("ROLLCALL_BLESS").is_some() {
+        std::fs::write(&path, text).unwrap();
+    } else {
+        let held = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(held, text, "{file} isn't what the code says; ROLLCALL_BLESS=1 writes it anew");
+    }
 }
 
 /// Holds the part of a file between two marks to what it should be.
