@@ -10,7 +10,9 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::broker::Payload;
-use crate::delivery::{Checkpoint, Delivery, Encoding, InvalidName, MAX_NAME, RefusedCount, SecretName, Stamp, Timestamp};
+use crate::delivery::{
+    Checkpoint, Delivery, Encoding, InvalidName, MAX_NAME, RefusedCount, SecretName, Stamp, Timestamp,
+};
 
 /// The version of the fields below. A reader refuses others.
 pub(super) const VERSION: i64 = 1;
@@ -114,8 +116,7 @@ impl<'a> Envelope<'a> {
             Some(b'{') => serde_json::from_slice(body)
                 .map_err(|_| Why("its body isn't an object with voids and refused".into()))?,
             _ => {
-                let voids =
-                    serde_json::from_slice(body).map_err(|_| Why("its body isn't a list of numbers".into()))?;
+                let voids = serde_json::from_slice(body).map_err(|_| Why("its body isn't a list of numbers".into()))?;
                 Body { voids, refused: Vec::new() }
             }
         };

@@ -135,7 +135,8 @@ fn table(rows: &[AccountRow], header: bool, width: Width, out: &mut dyn Write) -
         ];
         table.row(cells, &note(row));
     }
-    Ok(if header { table.write(out, 0, width)? } else { table.write_more(out, width)? })
+    let written = if header { table.write(out, 0, width) } else { table.write_more(out, width) };
+    Ok(written?)
 }
 
 fn status(status: Option<LinkStatus>) -> String {

@@ -69,7 +69,7 @@ enum Command {
     #[command(after_help = EXPORT)]
     Export {
         #[command(flatten)]
-        choice: ChoiceArgs,
+        choice: Box<ChoiceArgs>,
         /// Write no seal: whoever imports the lines has to trust them. Needs no secret
         #[arg(long)]
         unsealed: bool,
@@ -99,7 +99,7 @@ pub(super) type SecretOf<'a> = &'a (dyn Fn(&str) -> anyhow::Result<Secret> + Syn
 
 impl Args {
     /// The deliveries to export, and whether without seals, if that is what is wanted.
-    pub(super) const fn export(&self) -> Option<(&ChoiceArgs, bool)> {
+    pub(super) fn export(&self) -> Option<(&ChoiceArgs, bool)> {
         match &self.command {
             Some(Command::Export { choice, unsealed }) => Some((choice, *unsealed)),
             _ => None,
@@ -274,7 +274,8 @@ fn table(rows: &[DeliveryRow], header: bool, width: Width, out: &mut dyn Write) 
         let note: Vec<&str> = [row.delivery.as_str()].into_iter().chain(flags.as_deref()).chain(reason).collect();
         table.row(cells, &note.join(" · "));
     }
-    Ok(if header { table.write(out, 0, width)? } else { table.write_more(out, width)? })
+    let written = if header { table.write(out, 0, width) } else { table.write_more(out, width) };
+    Ok(written?)
 }
 
 /// What sets a delivery apart: how often it came, and whether it is odd.

@@ -76,7 +76,7 @@ enum Command {
     /// Examine RabbitMQ, or print what has to exist in it
     Topology(topology::Args),
     /// List deliveries and what became of them
-    Deliveries(deliveries::Args),
+    Deliveries(Box<deliveries::Args>),
     /// List accounts: what should be so at Drata, and what is so
     Accounts(accounts::Args),
     /// Show whether everything that was accepted has arrived, and what is missing
@@ -248,10 +248,13 @@ impl Place {
     fn secret_of(&self, settings: &Settings, source: &str) -> anyhow::Result<Secret> {
         let unsealed = "with --unsealed it is exported without a seal, and can only be imported with --trusted";
         let found = settings.sources.iter().find(|known| known.settings.name.as_str() == source);
-        let found = found.ok_or_else(|| Misuse(format!("no source {source} is configured, so nothing can seal its deliveries; {unsealed}")))?;
-        let secret = found.secrets.first().ok_or_else(|| Misuse(format!("source {source} has no secret; {unsealed}")))?;
+        let found = found.ok_or_else(|| {
+            Misuse(format!("no source {source} is configured, so nothing can seal its deliveries; {unsealed}"))
+        })?;
+        let secret =
+            found.secrets.first().ok_or_else(|| Misuse(format!("source {source} has no secret; {unsealed}")))?;
         let key = format!("source[{source}].secrets[0]");
-        Ok(secret.resolve(&self.env).map_err(|error| settings.needed_for(&key, error)).context(unsealed)?)
+        secret.resolve(&self.env).map_err(|error| settings.needed_for(&key, error)).context(unsealed)
     }
 
     async fn secrets(&self, args: &secrets::Args) -> anyhow::Result<Exit> {

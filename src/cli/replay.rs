@@ -226,6 +226,7 @@ impl Replay<'_> {
                 json(self.out, &plan)?;
             } else {
                 show_plan(&plan, args.width, self.out)?;
+                show_flights(&plan, args.width, self.out)?;
             }
             return Ok(Err(Exit::Done));
         }
@@ -236,7 +237,8 @@ impl Replay<'_> {
         }
         let to = self.to(args, &self.sources_of(&filter).await?)?;
         if !confirmed(args, count, |err| show_plan(&plan, args.width, err))? {
-            return Ok(Err(Exit::Interrupted));
+            writeln!(std::io::stderr(), "Nothing was published.")?;
+            return Ok(Err(Exit::Done));
         }
         let job = Job { file: None, to, rate: args.rate };
         let id = Uuid::now_v7();
@@ -260,7 +262,8 @@ impl Replay<'_> {
         let sources = contents.sources.keys().filter_map(|source| self.source_of(source)).collect::<Vec<_>>();
         let to = self.to(args, &sources)?;
         if !confirmed(args, contents.deliveries, |err| show_contents(&contents, args, err))? {
-            return Ok(Err(Exit::Interrupted));
+            writeln!(std::io::stderr(), "Nothing was published.")?;
+            return Ok(Err(Exit::Done));
         }
         let choice = format!("{} ({} deliveries)", path.display(), contents.deliveries);
         let (digest, distinct) = (contents.digest, contents.distinct);
@@ -274,7 +277,8 @@ impl Replay<'_> {
 
     async fn record(&self, id: Uuid, choice: &str, job: &Job, what: Chosen<'_>) -> anyhow::Result<i64> {
         let env = &self.place.env;
-        let by = ["SUDO_USER", "LOGNAME", "USER"].iter().find_map(|name| env.get(*name)).map_or("unknown", String::as_str);
+        let by =
+            ["SUDO_USER", "LOGNAME", "USER"].iter().find_map(|name| env.get(*name)).map_or("unknown", String::as_str);
         let job = serde_json::to_string(job)?;
         let choice = match serde_json::from_str::<Job>(&job)?.to {
             Some(to) => format!("{choice}, to {}", to.url),
@@ -291,7 +295,8 @@ impl Replay<'_> {
             None => {
                 let replays = self.ledger.replays(100).await?;
                 let unfinished = replays.into_iter().find(|replay| replay.finished_at.is_none());
-                unfinished.ok_or_else(|| Misuse("no replay was interrupted; `rollcall replay list` shows all".to_owned()))?
+                unfinished
+                    .ok_or_else(|| Misuse("no replay was interrupted; `rollcall replay list` shows all".to_owned()))?
             }
         };
         if found.finished_at.is_some() {
@@ -305,19 +310,22 @@ impl Replay<'_> {
                 let lines = Lines::open(&file.path, import).await.map_err(unusable)?;
                 let (contents, import) = lines.check().await.map_err(unusable)?;
                 if contents.digest != file.digest {
-                    let why = format!("{} isn't what it was when the replay began; begin a new one", file.path.display());
+                    let why =
+                        format!("{} isn't what it was when the replay began; begin a new one", file.path.display());
                     return Err(Misuse(why).into());
                 }
                 let lines = Lines::open(&file.path, import).await.map_err(unusable)?;
                 (Origin::File(Box::new(lines)), contents.distinct)
             }
         };
-        let progress =
-            ReplayProgress { cursor: found.cursor, published: found.published, failed: found.failed };
+        let progress = ReplayProgress { cursor: found.cursor, published: found.published, failed: found.failed };
         if !args.json {
             let done = found.published + found.failed;
             let mut err = std::io::stderr();
-            let text = format!("Going on with replay {} ({}): {done} of {} are done.", found.replay, found.choice, found.total);
+            let text = format!(
+                "Going on with replay {} ({}): {done} of {} are done.",
+                found.replay, found.choice, found.total
+            );
             sentence(&mut err, 0, args.width, &text)?;
         }
         Ok(Ready { id: found.replay, origin, job, total: found.total, distinct, progress })
@@ -400,7 +408,7 @@ impl Replay<'_> {
             sentence(out, 0, width, &format!("Replay {id}: {published} of {total} published."))?;
         } else {
             let done = published + failed;
-            sentence(out, 0, width, &format!("Interrupted: {done} of {total} are done, and none of them again."))?;
+            sentence(out, 0, width, &format!("Interrupted: {done} of {total} are done."))?;
             sentence(out, 0, width, &format!("`rollcall replay --resume {id}` goes on behind them."))?;
         }
         let taken = if job.to.is_some() { "" } else { "published" };
@@ -521,7 +529,9 @@ impl Replay<'_> {
             return Ok(None);
         };
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(Misuse("--to can't hold user and password: the address is kept in the ledger".to_owned()).into());
+            return Err(
+                Misuse("--to can't hold user and password: the address is kept in the ledger".to_owned()).into()
+            );
         }
         match sources {
             [source] => Ok(Some(ToJob { url: url.to_string(), source: source.clone() })),
@@ -581,17 +591,14 @@ fn unusable(error: crate::replay::export::ExportError) -> anyhow::Error {
 }
 
 /// Whether to go ahead: a handful is no question, more is one, unless it was answered on the command line.
-fn confirmed(
-    args: &Args,
-    count: i64,
-    show: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
-) -> anyhow::Result<bool> {
+fn confirmed(args: &Args, count: i64, show: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>) -> anyhow::Result<bool> {
     if args.yes || count <= HANDFUL {
         return Ok(true);
     }
     let mut err = std::io::stderr();
     if !std::io::stdin().is_terminal() || !err.is_terminal() {
-        let why = format!("it would publish {count} deliveries; add --yes to do it, or --dry-run to see what they change");
+        let why =
+            format!("it would publish {count} deliveries; add --yes to do it, or --dry-run to see what they change");
         return Err(Misuse(why).into());
     }
     show(&mut err)?;
@@ -604,9 +611,10 @@ fn confirmed(
 
 /// Progress on standard error, if that is a terminal.
 fn bar(total: i64, what: &str) -> ProgressBar {
-    let target = if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let target =
+        if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let bar = ProgressBar::with_draw_target(u64::try_from(total).ok(), target);
-    let template = format!("{what} [{{bar:24}}] {{pos}}/{{len}}  {{per_sec}}  {{eta}} left");
+    let template = format!("{what} [{{bar:24}}] {{pos}}/{{len}}, {{eta}} left");
     if let Ok(style) = ProgressStyle::with_template(&template) {
         bar.set_style(style.progress_chars("=> "));
     }
@@ -653,6 +661,17 @@ fn show_plan(plan: &Plan, width: Width, out: &mut dyn Write) -> anyhow::Result<(
         let text = format!("{read} were read again for this; the other {others} are taken to mean what they meant.");
         sentence(out, 2, width, &text)?;
     }
+    let held = outlook.fates.get(&Fate::Held).is_some_and(|held| *held > 0);
+    if held {
+        sentence(out, 2, width, "Held ones need `rollcall deliveries approve`; a replay doesn't say yes.")?;
+    }
+    Ok(())
+}
+
+fn show_flights(plan: &Plan, width: Width, out: &mut dyn Write) -> anyhow::Result<()> {
+    if plan.flights.is_empty() {
+        return Ok(());
+    }
     writeln!(out, "\nEach of them")?;
     let mut table = Table::new(&["ROW", "RECEIVED", "EVENT", "WOULD BE"]);
     for flight in plan.flights.iter().take(LISTED) {
@@ -667,10 +686,6 @@ fn show_plan(plan: &Plan, width: Width, out: &mut dyn Write) -> anyhow::Result<(
     table.write(out, 2, width)?;
     if plan.flights.len() > LISTED {
         writeln!(out, "  and {} more; --dry-run --json has them", plan.flights.len() - LISTED)?;
-    }
-    let held = outlook.fates.get(&Fate::Held).is_some_and(|held| *held > 0);
-    if held {
-        sentence(out, 0, width, "Held ones need `rollcall deliveries approve`; a replay doesn't say yes.")?;
     }
     Ok(())
 }

@@ -13,16 +13,21 @@ use crate::delivery::Timestamp;
 /// How wide the output may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
 pub struct Width {
-    /// Columns that sentences are fitted into; cells are never cut
-    #[arg(long = "width", env = "COLUMNS", hide_env_values = true, value_name = "COLUMNS", default_value = "100",
-          value_parser = columns, hide_short_help = true)]
+    /// Columns that sentences are fitted into; cells are never cut [default: the terminal's, 100 without one]
+    #[arg(long = "width", env = "COLUMNS", hide_env_values = true, value_name = "COLUMNS", default_value_t = usual(),
+          hide_default_value = true, value_parser = columns, hide_short_help = true)]
     columns: usize,
 }
 
 impl Default for Width {
     fn default() -> Self {
-        Self { columns: 100 }
+        Self { columns: usual() }
     }
+}
+
+/// As wide as the terminal, if standard output is one.
+fn usual() -> usize {
+    terminal_size::terminal_size_of(io::stdout()).map_or(100, |(width, _)| usize::from(width.0).max(40))
 }
 
 /// An odd `COLUMNS` is no reason to show nothing.

@@ -7,7 +7,7 @@ use crate::ledger::show::sample::Sample;
 #[derive(Parser)]
 #[command(name = "rollcall")]
 enum Line {
-    Deliveries(deliveries::Args),
+    Deliveries(Box<deliveries::Args>),
     Accounts(accounts::Args),
     Explain(explain::Args),
 }

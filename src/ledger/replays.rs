@@ -104,7 +104,9 @@ impl Ledger {
             Chosen::Deliveries(filter) => {
                 let mut sql = Sql::new("INSERT INTO replay_deliveries (replay, delivery, before) SELECT ");
                 sql.bind(new.id.to_string());
-                sql.push(", id, outcome FROM deliveries WHERE body IS NOT NULL AND id IN (SELECT id FROM deliveries WHERE ");
+                sql.push(
+                    ", id, outcome FROM deliveries WHERE body IS NOT NULL AND id IN (SELECT id FROM deliveries WHERE ",
+                );
                 filter.conditions(&mut sql);
                 sql.push(")");
                 i64::try_from(sql.query().execute(&mut *tx).await?.rows_affected()).unwrap_or(i64::MAX)
@@ -130,12 +132,7 @@ impl Ledger {
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn replay_page(
-        &self,
-        id: Uuid,
-        cursor: i64,
-        limit: i64,
-    ) -> Result<Vec<(i64, Delivery)>, LedgerError> {
+    pub async fn replay_page(&self, id: Uuid, cursor: i64, limit: i64) -> Result<Vec<(i64, Delivery)>, LedgerError> {
         let rows = sqlx::query(
             "SELECT deliveries.id, deliveries.source, deliveries.provider, deliveries.delivery, deliveries.event, \
              deliveries.encoding, deliveries.secret, deliveries.received_at, deliveries.body FROM replay_deliveries \

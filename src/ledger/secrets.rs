@@ -155,9 +155,6 @@ pub(super) async fn refused(
         .execute(&mut *tx)
         .await?;
     }
-    sqlx::query("DELETE FROM refusals WHERE last_at < $1")
-        .bind(now.micros() - micros(KEEP))
-        .execute(&mut *tx)
-        .await?;
+    sqlx::query("DELETE FROM refusals WHERE last_at < $1").bind(now.micros() - micros(KEEP)).execute(&mut *tx).await?;
     Ok(())
 }

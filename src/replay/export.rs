@@ -195,9 +195,10 @@ impl Import {
     fn take(&self, text: &str) -> Result<Delivery, String> {
         let (mut delivery, seal) = read(text)?;
         let named = self.into.as_ref().unwrap_or(&delivery.source);
-        let source = self.sources.get(named).ok_or_else(|| {
-            format!("no source {named} is configured here; --into takes the lines for one that is")
-        })?;
+        let source = self
+            .sources
+            .get(named)
+            .ok_or_else(|| format!("no source {named} is configured here; --into takes the lines for one that is"))?;
         if source.provider != delivery.provider {
             return Err(format!(
                 "it is of provider {}, and source {named} is of provider {}",
@@ -206,9 +207,13 @@ impl Import {
         }
         if !self.trusted {
             let wrong = |why: &str| {
-                format!("delivery {} {why}; --trusted takes the lines as they are, if you know where they come from", delivery.id)
+                format!(
+                    "delivery {} {why}; --trusted takes the lines as they are, if you know where they come from",
+                    delivery.id
+                )
             };
-            let seals = source.seals.as_ref().ok_or_else(|| wrong("can't be verified: its source's secrets aren't at hand"))?;
+            let seals =
+                source.seals.as_ref().ok_or_else(|| wrong("can't be verified: its source's secrets aren't at hand"))?;
             let seal = seal.ok_or_else(|| wrong("bears no seal, since it was exported without the source's secret"))?;
             let tag = Tag::from_hex(seal.as_bytes()).ok_or_else(|| wrong("bears a malformed seal"))?;
             if seals.0.matching(&[&sealed(&delivery), &delivery.body], &tag).is_none() {

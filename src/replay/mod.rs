@@ -134,7 +134,9 @@ impl Run<'_> {
                 .filter_map(ready);
             let mut sending = Box::pin(
                 paced
-                    .map(|(at, delivery)| async move { (at, destination.send(Delivery { replay: Some(id), ..delivery }).await) })
+                    .map(|(at, delivery)| async move {
+                        (at, destination.send(Delivery { replay: Some(id), ..delivery }).await)
+                    })
                     .buffered(destination.window()),
             );
             while let Some((at, sent)) = sending.next().await {

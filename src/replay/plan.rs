@@ -63,12 +63,7 @@ pub struct Flight {
 ///
 /// # Errors
 /// If the ledger fails.
-pub async fn plan(
-    ledger: &Ledger,
-    reader: &Reader,
-    filter: &DeliveryFilter,
-    rate: Rate,
-) -> Result<Plan, ReplayError> {
+pub async fn plan(ledger: &Ledger, reader: &Reader, filter: &DeliveryFilter, rate: Rate) -> Result<Plan, ReplayError> {
     let mut outlook = ledger.outlook(filter).await?;
     let mut flights = Vec::new();
     let fates = ledger.fates(filter, READ_AGAIN).await?;

@@ -180,7 +180,7 @@ async fn fill(ledger: &Ledger, reader: &Reader, deliveries: u64, accounts: u64, 
                 keep_intent: false,
                 due_at: waits.then(|| view.now.plus(Duration::from_secs(3600))),
             };
-            ledger.settle(lease, view.version, &settlement).await.unwrap();
+            ledger.settle(lease, view.version, &settlement, Vec::new()).await.unwrap();
         }
     }
 }
@@ -207,18 +207,20 @@ async fn measure(ledger: Ledger, deliveries: u64, accounts: u64, body: usize) {
         ("--account login-7", DeliveryFilter { account: Some("login-7".parse().unwrap()), ..all() }),
         ("--scope org:acme", DeliveryFilter { scope: Some("org:acme".parse().unwrap()), ..all() }),
         ("--since 1h", DeliveryFilter { since: Some(now.plus_micros(-3_600_000_000)), ..all() }),
-        ("--until the first hundred", DeliveryFilter {
-            until: Some(now.plus_micros(-i64::try_from(deliveries - 100).unwrap() * 1_000_000)),
-            ..all()
-        }),
+        (
+            "--until the first hundred",
+            DeliveryFilter {
+                until: Some(now.plus_micros(-i64::try_from(deliveries - 100).unwrap() * 1_000_000)),
+                ..all()
+            },
+        ),
         ("--reason 'no source'", DeliveryFilter { reason: Some("no source".into()), ..all() }),
         ("--reason (none)", DeliveryFilter { reason: Some("there is none".into()), ..all() }),
     ];
     println!("\n{:<28}  {:>9}  {:>9}", "", "list, ms", "plan, ms");
     for (name, filter) in &filters {
         let list = slowest(async || drop(ledger.deliveries(filter, None, 50).await.unwrap())).await;
-        let planned =
-            slowest(async || drop(plan(&ledger, &reader, filter, Rate::Unlimited).await.unwrap())).await;
+        let planned = slowest(async || drop(plan(&ledger, &reader, filter, Rate::Unlimited).await.unwrap())).await;
         println!("{name:<28}  {list:>9.1}  {planned:>9.1}");
     }
     let everybody = AccountFilter::default;

@@ -75,7 +75,10 @@ async fn a_history_that_is_imported_in_any_order_ends_in_the_same_statuses(#[cas
     assert_eq!(process.stop().await.code, Some(0));
 
     let exported = done(&site, &["deliveries", "export"]).await;
-    assert_eq!(exported.log, format!("{} deliveries written, 0 left out: they were ignored and keep no body\n", history.len()));
+    assert_eq!(
+        exported.log,
+        format!("{} deliveries written, 0 left out: they were ignored and keep no body\n", history.len())
+    );
     assert!(!exported.output.contains(SECRET));
     let mut lines: Vec<&str> = exported.output.lines().collect();
     fastrand::Rng::with_seed(5).shuffle(&mut lines);
@@ -86,9 +89,14 @@ async fn a_history_that_is_imported_in_any_order_ends_in_the_same_statuses(#[cas
     let file = other.config_file().with_file_name("history.jsonl");
     std::fs::write(&file, lines.join("\n")).unwrap();
     let file = file.to_str().unwrap();
-    let replayed = done(&other, &["replay", "--from-file", file, "--rate", "unlimited", "--yes", "--wait", "--json"]).await;
+    let replayed =
+        done(&other, &["replay", "--from-file", file, "--rate", "unlimited", "--yes", "--wait", "--json"]).await;
     let summary: Value = serde_json::from_str(&replayed.output).unwrap();
-    assert_eq!((&summary["published"], &summary["recorded"]), (&history.len().into(), &history.len().into()), "{summary}");
+    assert_eq!(
+        (&summary["published"], &summary["recorded"]),
+        (&history.len().into(), &history.len().into()),
+        "{summary}"
+    );
     let there = other.ledger().await;
     settled(&there, &history).await;
     assert_eq!(linked(&other, ACCOUNTS), linked(&site, ACCOUNTS));
@@ -127,7 +135,11 @@ async fn an_old_join_never_connects_somebody_who_has_left(#[case] carrier: Carri
     let story = done(&site, &["deliveries", "show", join.id.as_str()]).await;
     assert!(story.output.contains("replayed") && story.output.contains("  ada "), "{}", story.output);
     let listed = done(&site, &["replay", "list"]).await;
-    assert!(listed.output.contains("1/1") && listed.output.contains(&format!("delivery {}", join.id)), "{}", listed.output);
+    assert!(
+        listed.output.contains("1/1") && listed.output.contains(&format!("delivery {}", join.id)),
+        "{}",
+        listed.output
+    );
     assert_eq!(process.stop().await.code, Some(0));
 }
 
@@ -261,7 +273,10 @@ async fn deliveries_are_posted_to_another_deployment_signed_anew() {
     let secrets = done(&other, &["secrets", "--json"]).await;
     let secrets: Value = serde_json::from_str(&secrets.output).unwrap();
     assert_eq!(secrets["secrets"][0]["deliveries"], 3, "{secrets}");
-    assert_eq!((&secrets["refusals"][0]["reason"], &secrets["refusals"][0]["count"]), (&"unverified".into(), &3.into()));
+    assert_eq!(
+        (&secrets["refusals"][0]["reason"], &secrets["refusals"][0]["count"]),
+        (&"unverified".into(), &3.into())
+    );
     assert_eq!(secrets["refusals"][0]["sender"].as_str().unwrap().len(), 8);
     assert_eq!(again.stop().await.code, Some(0));
     assert_eq!(process.stop().await.code, Some(0));

@@ -148,14 +148,7 @@ impl Embedded {
             }
             None => None,
         };
-        Ok(Self {
-            max_message: settings.max_message,
-            work,
-            replays,
-            ready,
-            closing,
-            _close_on_drop: close_on_drop,
-        })
+        Ok(Self { max_message: settings.max_message, work, replays, ready, closing, _close_on_drop: close_on_drop })
     }
 
     /// How many transactions have been committed for work: fewer than publishes and acks, which share them.

@@ -219,7 +219,8 @@ impl Role for ConsumerRole {
 
     async fn build(&self, connection: &Connection, ending: &Ending) -> Result<Session, lapin::Error> {
         let work = consuming(connection, Lane::Work, &self.names.work, self.prefetch).await?;
-        let replays = consuming(connection, Lane::Replay, &self.names.replays, REPLAY_PREFETCH.min(self.prefetch)).await?;
+        let replays =
+            consuming(connection, Lane::Replay, &self.names.replays, REPLAY_PREFETCH.min(self.prefetch)).await?;
         let parked = consuming(connection, Lane::Parked, &self.names.parked, PARKED_PREFETCH).await?;
         Ok(Session {
             number: SESSIONS.fetch_add(1, Ordering::Relaxed),

@@ -13,9 +13,9 @@ use sqlx::Row;
 use super::filter::{DeliveryFilter, Sql};
 use crate::access::{Change, ChangeKey};
 use crate::delivery::Timestamp;
+use crate::ledger::outcome::Outcome;
 use crate::ledger::record::Placed;
 use crate::ledger::view::key_of;
-use crate::ledger::outcome::Outcome;
 use crate::ledger::{Ledger, LedgerError, parsed};
 
 /// What would become of a delivery that was replayed now.
@@ -162,7 +162,8 @@ impl Ledger {
         let mut tx = self.begin_reading().await?;
         let mut outlook = Outlook::default();
 
-        let mut sql = Sql::new("SELECT COUNT(*) FROM deliveries WHERE body IS NULL AND id IN (SELECT id FROM deliveries WHERE ");
+        let mut sql =
+            Sql::new("SELECT COUNT(*) FROM deliveries WHERE body IS NULL AND id IN (SELECT id FROM deliveries WHERE ");
         filter.conditions(&mut sql);
         sql.push(")");
         outlook.without_body = sql.query().fetch_one(&mut *tx).await?.try_get(0)?;
@@ -172,7 +173,9 @@ impl Ledger {
              WHERE id IN (SELECT id FROM deliveries WHERE ",
         );
         filter.conditions(&mut sql);
-        sql.push(") AND id NOT IN (SELECT id FROM deliveries WHERE body IS NULL AND id IN (SELECT id FROM deliveries WHERE ");
+        sql.push(
+            ") AND id NOT IN (SELECT id FROM deliveries WHERE body IS NULL AND id IN (SELECT id FROM deliveries WHERE ",
+        );
         filter.conditions(&mut sql);
         sql.push(")) GROUP BY outcome");
         for row in sql.query().fetch_all(&mut *tx).await? {

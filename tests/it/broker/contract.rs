@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use rollcall::broker::embedded::{self, Embedded};
 use rollcall::broker::rabbitmq::{self, RabbitMq};
 use rollcall::broker::{Payload, PublishError, SharedBroker, State};
-use rollcall::delivery::{RefusedCount, Timestamp, Checkpoint, Encoding};
+use rollcall::delivery::{Checkpoint, Encoding, RefusedCount, Timestamp};
 use rollcall::shutdown::Tasks;
 use rstest::rstest;
 use tempfile::TempDir;
