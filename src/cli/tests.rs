@@ -1,7 +1,7 @@
 use clap::{CommandFactory, Parser};
 
 use super::named::NameError;
-use super::{accounts, deliveries, explain};
+use super::{accounts, deliveries, explain, secrets};
 use crate::ledger::show::sample::Sample;
 
 #[derive(Parser)]
@@ -10,6 +10,7 @@ enum Line {
     Deliveries(Box<deliveries::Args>),
     Accounts(accounts::Args),
     Explain(explain::Args),
+    Secrets(secrets::Args),
 }
 
 #[test]
@@ -23,6 +24,7 @@ async fn run(sample: &Sample, line: &[&str]) -> anyhow::Result<String> {
     match Line::try_parse_from(line)? {
         Line::Deliveries(args) => deliveries::run(&args, &sample.ledger, &mut out).await?,
         Line::Accounts(args) => accounts::run(&args, &sample.ledger, &mut out).await?,
+        Line::Secrets(args) => secrets::run(&args, &[], &sample.ledger, &mut out).await?,
         Line::Explain(args) => {
             let roots = |_: &_| vec!["org:acme".parse().unwrap()];
             explain::run(&args, &sample.ledger, &roots, &mut out).await?;
@@ -287,6 +289,17 @@ async fn accounts_are_listed_with_what_should_be_so_and_what_is() {
       }
     ]
     "#);
+}
+
+#[tokio::test]
+async fn what_each_secret_has_verified_is_listed() {
+    insta::assert_snapshot!(shown(&["secrets"]).await, @r"
+    SOURCE       SECRET                     VERIFIED  LAST
+    acme-github  env:GITHUB_WEBHOOK_SECRET  10        2026-11-24T08:08:00Z  no longer configured
+
+    Nothing was refused in the last week.
+    ");
+    insta::assert_snapshot!(shown(&["secrets", "--source", "other"]).await, @"No such source.");
 }
 
 #[tokio::test]

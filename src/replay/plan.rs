@@ -166,3 +166,114 @@ fn shown(change: &Change) -> String {
     }
     words.join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::access::RootPattern;
+    use crate::delivery::{Encoding, SecretName};
+    use crate::ledger::database::Database;
+    use crate::ledger::record::{Entry, Record};
+    use crate::ledger::trial::Trial;
+    use crate::provider::{self, Invention, Secret, SourceSettings};
+    use crate::target::ConnectionRef;
+    use crate::worker::{Connections, WorkerSource};
+
+    fn settings() -> SourceSettings {
+        SourceSettings {
+            name: "acme-github".parse().unwrap(),
+            host: "github.com".to_owned(),
+            roots: Vec::new(),
+            sightings: false,
+            verify: None,
+            header: None,
+            own: toml::Table::new(),
+        }
+    }
+
+    fn reader(roots: &[&str]) -> Reader {
+        let roots: Vec<RootPattern> = roots.iter().map(|root| root.parse().unwrap()).collect();
+        let source = WorkerSource {
+            provider: "github",
+            host: "github.com".to_owned(),
+            interpreter: (provider::find("github").unwrap().interpreter)(&settings()).unwrap(),
+            roots,
+            connections: Connections::One(ConnectionRef::Id(12)),
+            mass_change_limit: 50,
+        };
+        Reader::new(BTreeMap::from([("acme-github".parse().unwrap(), source)]))
+    }
+
+    fn delivery(id: &str, action: &str, second: i64) -> Delivery {
+        let secret = Secret { name: SecretName("env:HOOK".into()), value: "a test's secret".into() };
+        let signer = (provider::find("github").unwrap().signer)(&settings(), secret).unwrap();
+        let event = format!("organization.{action}");
+        let draft = signer
+            .invent(&Invention {
+                id: Some(id.to_owned()),
+                event: event.clone(),
+                login: "octocat".to_owned(),
+                account_id: "583231".to_owned(),
+                root: "acme".to_owned(),
+                root_id: "1".to_owned(),
+                part: None,
+                part_id: None,
+            })
+            .unwrap();
+        Delivery {
+            source: "acme-github".parse().unwrap(),
+            provider: "github".to_owned(),
+            id: id.parse().unwrap(),
+            event: event.parse().unwrap(),
+            encoding: Encoding::Json,
+            received_at: Timestamp(1_795_507_200_000_000 + second * 1_000_000),
+            secret: SecretName("env:HOOK".into()),
+            stamp: None,
+            replay: Some(Uuid::nil()),
+            body: draft.json.into(),
+        }
+    }
+
+    async fn record(ledger: &Ledger, delivery: Delivery, reading: Reading) {
+        let entry = Entry { delivery, reading, approved: false };
+        ledger.record(&[Record::Delivery(Box::new(entry))]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_understood_is_read_again_and_weighed_against_what_is_known() {
+        let trial = Trial::open(Database::Sqlite).await;
+        let parked = || Reading::Parked("no source acme-github is configured".to_owned());
+        record(&trial.ledger, delivery("early", "member_added", 1), parked()).await;
+        record(&trial.ledger, delivery("late", "member_removed", 9), parked()).await;
+        let join = delivery("join", "member_added", 5);
+        let reader_now = reader(&["org:acme"]);
+        record(&trial.ledger, join.clone(), reader_now.read(&join)).await;
+        let rate = Rate::PerSecond(2.0);
+        let plan_now = plan(&trial.ledger, &reader_now, &DeliveryFilter::default(), rate).await.unwrap();
+        let flights: Vec<_> = plan_now
+            .flights
+            .iter()
+            .map(|flight| (flight.delivery.as_str(), flight.fate, flight.reading.as_str()))
+            .collect();
+        assert_eq!(
+            flights,
+            [
+                ("early", Fate::Understood, "gained octocat org:acme (a newer change of the same access is known)"),
+                ("late", Fate::Understood, "lost octocat org:acme"),
+                ("join", Fate::Retried, "gained octocat org:acme"),
+            ]
+        );
+        assert_eq!(plan_now.outlook.fates, BTreeMap::from([(Fate::Understood, 2), (Fate::Retried, 1)]));
+        assert_eq!((plan_now.read_again, plan_now.seconds), (3, Some(1.5)));
+
+        // With other roots the same deliveries would be somebody else's.
+        let elsewhere = plan(&trial.ledger, &reader(&["org:other"]), &DeliveryFilter::default(), rate).await.unwrap();
+        assert_eq!(elsewhere.outlook.fates, BTreeMap::from([(Fate::Otherwise, 1), (Fate::Ignored, 2)]));
+        assert!(elsewhere.flights[0].reading.contains("org:acme is outside the scopes"));
+        let nobody =
+            plan(&trial.ledger, &Reader::new(BTreeMap::new()), &DeliveryFilter::default(), rate).await.unwrap();
+        assert_eq!(nobody.outlook.fates, BTreeMap::from([(Fate::Otherwise, 1), (Fate::Parked, 2)]));
+    }
+}
