@@ -402,6 +402,22 @@ pub struct Checkpoint {
     /// The least number that waits in the ingress's spool, if any does. From there on nothing is missing that hasn't
     /// arrived: it is on its way. It is told again and again for as long as it is so.
     pub held: Option<u64>,
+    /// What the run has refused of the source so far, as far as it is news: sums of the whole run, so that repetition does
+    /// no harm here either.
+    pub refused: Vec<RefusedCount>,
+}
+
+/// Requests that were refused for one reason, of one sender. Nothing of what they said is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RefusedCount {
+    /// The reason, as in the metric.
+    pub reason: String,
+    /// A fingerprint of the sender.
+    pub sender: String,
+    /// How many since the run began.
+    pub count: u64,
+    /// When the last of them came.
+    pub last_at: Timestamp,
 }
 
 /// One verified delivery.

@@ -23,6 +23,7 @@
 //! | [`reconcile`] | one account to its desired status: lease, intent, look-up, call; retries and halts |
 //! | [`worker`] | one delivery → its changes, committed, acked |
 //! | [`ingress`] | the HTTP edge and the admin listener |
+//! | [`replay`] | deliveries published again, from the ledger or an export |
 //! | [`config`], [`telemetry`] | settings, validated whole; logs and metrics |
 //! | [`app`], [`shutdown`], [`outbound`] | settings → ports → tasks; how everything ends; how requests of ours go out |
 //! | [`cli`], [`demo`] | one file a command; the stories |
@@ -53,6 +54,7 @@ pub mod outbound;
 pub mod people;
 pub mod provider;
 pub mod reconcile;
+pub mod replay;
 pub mod sandbox;
 pub mod shutdown;
 pub mod target;

@@ -13,4 +13,4 @@ GRANT UPDATE ON ALL TABLES IN SCHEMA :"schema" TO :"role";
 REVOKE UPDATE ON :"schema".outcomes, :"schema".attempts, :"schema".unreadable FROM :"role";
 REVOKE INSERT, UPDATE ON :"schema"._sqlx_migrations, :"schema".clock FROM :"role";
 -- What passes may be forgotten.
-GRANT DELETE ON :"schema".gaps, :"schema".begun, :"schema".halts, :"schema".workers TO :"role";
+GRANT DELETE ON :"schema".gaps, :"schema".begun, :"schema".halts, :"schema".workers, :"schema".refusals TO :"role";

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::broker::Payload;
-use crate::delivery::{Checkpoint, Delivery, Encoding, InvalidName, MAX_NAME, SecretName, Stamp, Timestamp};
+use crate::delivery::{
+    Checkpoint, Delivery, Encoding, InvalidName, MAX_NAME, RefusedCount, SecretName, Stamp, Timestamp,
+};
 
 /// The version of the fields below. A reader refuses others.
 pub(super) const VERSION: i64 = 1;
@@ -79,13 +81,14 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    /// The body of a checkpoint: the JSON list of its voids, which have no bound that a header would hold; or an object
-    /// with that and the least number that a spool holds.
+    /// The body of a checkpoint: the JSON list of its voids, which have no bound that a header would hold; where there is
+    /// more to tell, an object with all of it.
     pub(super) fn settled(checkpoint: &Checkpoint) -> Bytes {
-        let voids = checkpoint.voids.as_slice().into();
-        let settled = match checkpoint.held {
-            None => Settled::Voids(voids),
-            Some(held) => Settled::Holding { voids, held },
+        let Checkpoint { voids, held, refused, .. } = checkpoint;
+        let settled = if held.is_none() && refused.is_empty() {
+            Settled::Voids(voids.as_slice().into())
+        } else {
+            Settled::More { voids: voids.as_slice().into(), held: *held, refused: refused.as_slice().into() }
         };
         serde_json::to_vec(&settled).unwrap_or_default().into()
     }
@@ -103,17 +106,21 @@ impl<'a> Envelope<'a> {
     fn checkpoint(&self, body: &Bytes) -> Result<Checkpoint, Why> {
         self.known_version()?;
         let stamp = self.stamp()?.ok_or_else(|| Why("it has no run and sequence".into()))?;
-        let (voids, held) = match serde_json::from_slice(body) {
-            Ok(Settled::Voids(voids)) => (voids.into_owned(), None),
-            Ok(Settled::Holding { voids, held }) => (voids.into_owned(), Some(held)),
+        let (voids, held, refused) = match serde_json::from_slice(body) {
+            Ok(Settled::Voids(voids)) => (voids.into_owned(), None, Vec::new()),
+            Ok(Settled::More { voids, held, refused }) => (voids.into_owned(), held, refused.into_owned()),
             Err(_) => return Err(Why("its body is neither a list of numbers nor an object with one".into())),
         };
+        if refused.iter().any(|refused| refused.reason.len() > MAX_NAME || refused.sender.len() > MAX_NAME) {
+            return Err(Why("a reason or a sender of its refusals is longer than 255 bytes".into()));
+        }
         Ok(Checkpoint {
             run: stamp.run,
             source: required("source", self.source)?.parse()?,
             sequence: stamp.sequence,
             voids,
             held,
+            refused,
         })
     }
 
@@ -160,7 +167,13 @@ impl<'a> Envelope<'a> {
 #[serde(untagged)]
 enum Settled<'a> {
     Voids(Cow<'a, [u64]>),
-    Holding { voids: Cow<'a, [u64]>, held: u64 },
+    More {
+        voids: Cow<'a, [u64]>,
+        #[serde(default)]
+        held: Option<u64>,
+        #[serde(default)]
+        refused: Cow<'a, [RefusedCount]>,
+    },
 }
 
 /// A message that can't be read.
@@ -235,9 +248,17 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn a_checkpoint_comes_back_as_it_was(run: u128, sequence: u32, voids: Vec<u64>, held: Option<u64>) {
-            let (run, source) = (Uuid::from_u128(run), "acme".parse().unwrap());
-            let checkpoint = Checkpoint { run, source, sequence: sequence.into(), voids, held };
+        fn a_checkpoint_comes_back_as_it_was(
+            run: u128, sequence: u32, voids: Vec<u64>, held: Option<u64>,
+            refused in proptest::collection::vec(("[a-z-]{1,20}", any::<u64>()), 0..4),
+        ) {
+            let refused = refused.into_iter().map(|(reason, count)| RefusedCount {
+                reason, sender: "9f2c".to_owned(), count, last_at: Timestamp(1_760_000_000_123_456),
+            });
+            let checkpoint = Checkpoint {
+                run: Uuid::from_u128(run), source: "acme".parse().unwrap(), sequence: sequence.into(), voids, held,
+                refused: refused.collect(),
+            };
             match Envelope::of_checkpoint(&checkpoint).open(Envelope::settled(&checkpoint)) {
                 Payload::Checkpoint(back) => prop_assert_eq!(back, checkpoint),
                 other => prop_assert!(false, "{other:?}"),

@@ -8,6 +8,7 @@
 //! * [`Broker::publish`] returns `Ok` only when the delivery is durable and routed. An error is *ambiguous*: the message
 //!   may be stored all the same, so whoever publishes again uses the same delivery.
 //! * A message that was not acked comes again, marked [`Message::redelivered`], after a crash of either side.
+//! * Replays wait in a queue of their own, so that however many they are, work doesn't wait for them.
 //! * Outages are waited out inside: [`Consumer::next`] and [`Consumer::ack`] never fail because a connection broke.
 
 pub mod embedded;
@@ -86,6 +87,8 @@ pub enum State {
 pub enum Lane {
     /// The work queue.
     Work,
+    /// The queue of replays, which is handed out when no work waits.
+    Replay,
     /// The parked queue: the broker gave up on it (delivery limit).
     Parked,
 }
@@ -178,7 +181,7 @@ pub struct AckTag {
 /// A broker.
 #[async_trait]
 pub trait Broker: Send + Sync + std::fmt::Debug {
-    /// Publishes a delivery to everybody who is bound (a replay: to the work queue alone).
+    /// Publishes a delivery to everybody who is bound (a replay: to the queue of replays alone).
     ///
     /// # Errors
     /// See [`PublishError`]. Always returns within the configured time-out.
@@ -210,7 +213,8 @@ pub trait Broker: Send + Sync + std::fmt::Debug {
         Ok(())
     }
 
-    /// Starts consuming the work queue and the parked queue, with at most `prefetch` unacked messages.
+    /// Starts consuming, with at most `prefetch` unacked messages of the work queue and a few of the queues of replays and
+    /// of what is parked. Work goes before replays.
     async fn consume(&self, prefetch: u16) -> Box<dyn Consumer>;
 
     /// How it is doing.

@@ -1,20 +1,21 @@
 //! `rollcall deliveries`: which deliveries came, and what became of each.
 
+use std::collections::BTreeMap;
 use std::io::Write;
-use std::str::FromStr;
-use std::time::Duration;
 
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use tokio_util::sync::CancellationToken;
 
+use super::choice::ChoiceArgs;
 use super::named::NameError;
 use super::table::{Table, Width, json, plain, sentence, time};
+use super::watch::{Style, watch};
 use super::words::{account_text, calls};
-use crate::access::AccountPattern;
-use crate::delivery::{InvalidName, Timestamp};
 use crate::ledger::Ledger;
 use crate::ledger::outcome::Outcome;
 use crate::ledger::record::{Entry, Record};
-use crate::ledger::show::deliveries::{DeliveryFilter, DeliveryName, DeliveryRow, EffectRow, Story};
+use crate::ledger::show::deliveries::{DeliveryName, DeliveryRow, EffectRow, Story};
+use crate::provider::Secret;
+use crate::replay::export;
 use crate::worker::Reader;
 
 const EXAMPLES: &str = "\
@@ -22,12 +23,16 @@ Examples:
   rollcall deliveries                                   the latest fifty
   rollcall deliveries --outcome parked                  what an operator has to look at
   rollcall deliveries --account github:octocat --since 7d
+  rollcall deliveries --reason '500' --after '#812'     the page behind row 812
+  rollcall deliveries --watch                           until Ctrl-C
   rollcall deliveries show 72d3162e-cc78-11e3-81ab-4c9367dc0958
   rollcall deliveries show '#12' --json
   rollcall deliveries body '#12' | jq .
+  rollcall deliveries export --outcome parked > parked.jsonl
+  rollcall replay --outcome parked --dry-run            what a replay of them would change
 
 With --json: an array of objects with row, received_at, source, provider, delivery, event, outcome, reason,
-copies, replays, repeated and conflicting. Times are RFC 3339.";
+copies, replays, repeated and conflicting; with --watch one object a line. Times are RFC 3339.";
 
 /// List deliveries, the last recorded first, and what became of each
 #[derive(Clone, Debug, clap::Args)]
@@ -60,6 +65,15 @@ enum Command {
         #[arg(value_name = "ID")]
         id: DeliveryName,
     },
+    /// Write deliveries as lines of JSON with the provider's exact bytes, for `rollcall replay --from-file`
+    #[command(after_help = EXPORT)]
+    Export {
+        #[command(flatten)]
+        choice: Box<ChoiceArgs>,
+        /// Write no seal: whoever imports the lines has to trust them. Needs no secret
+        #[arg(long)]
+        unsealed: bool,
+    },
     /// Say yes to a delivery that is held because it concerns many accounts at once
     #[command(after_help = "What it concerns is reconciled at once by whoever runs `rollcall serve`.")]
     Approve {
@@ -69,7 +83,34 @@ enum Command {
     },
 }
 
+const EXPORT: &str = "\
+Bodies hold what the provider sent, personal data included: keep the file as you keep those. Ignored deliveries keep no
+body and are left out; standard error says how many.
+
+Each line is sealed with the first secret of its source, over everything in it, so that an import finds out what was
+changed. The seal is no signature of the provider's: no ingress takes it, and the secret can't be found out from it.
+
+Example:
+  rollcall deliveries export --since 7d > week.jsonl
+  rollcall --config staging.toml replay --from-file week.jsonl";
+
+/// What an export needs besides the ledger: the secret of a source, by name, or why it can't be had.
+pub(super) type SecretOf<'a> = &'a (dyn Fn(&str) -> anyhow::Result<Secret> + Sync);
+
 impl Args {
+    /// The deliveries to export, and whether without seals, if that is what is wanted.
+    pub(super) fn export(&self) -> Option<(&ChoiceArgs, bool)> {
+        match &self.command {
+            Some(Command::Export { choice, unsealed }) => Some((choice, *unsealed)),
+            _ => None,
+        }
+    }
+
+    /// Whether to go on until Ctrl-C.
+    pub(super) const fn watches(&self) -> bool {
+        self.command.is_none() && self.list.watch
+    }
+
     /// The delivery to say yes to, if that is what is wanted: it needs more than the ledger.
     pub(super) const fn approval(&self) -> Option<&DeliveryName> {
         match &self.command {
@@ -102,24 +143,17 @@ pub(super) async fn approve(
 
 #[derive(Clone, Debug, clap::Args)]
 struct ListArgs {
-    /// Only deliveries with this outcome
-    #[arg(long, value_parser = outcomes())]
-    outcome: Option<Outcome>,
-    /// Only deliveries of this source
-    #[arg(long, value_name = "NAME")]
-    source: Option<String>,
-    /// Only deliveries that did something to this account: octocat, github:octocat, github:#583231
-    #[arg(long, value_name = "ACCOUNT")]
-    account: Option<AccountPattern>,
-    /// Only deliveries of this event: organization.member_added, or organization for all of its actions
-    #[arg(long)]
-    event: Option<String>,
-    /// Only deliveries received since then: 90m, 7d, or 2026-11-24T08:00:00Z
-    #[arg(long, value_name = "DURATION|TIME")]
-    since: Option<Since>,
+    #[command(flatten)]
+    choice: ChoiceArgs,
     /// How many to show at most
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..))]
     limit: i64,
+    /// Go on behind this row, the last of the page before: #812
+    #[arg(long, value_name = "ROW", value_parser = row, conflicts_with = "watch")]
+    after: Option<i64>,
+    /// Go on looking until Ctrl-C: drawn anew on a terminal, else what is new or has changed is added
+    #[arg(long)]
+    watch: bool,
     /// Write a JSON array
     #[arg(long)]
     json: bool,
@@ -127,37 +161,42 @@ struct ListArgs {
     width: Width,
 }
 
-fn outcomes() -> impl TypedValueParser<Value = Outcome> {
-    PossibleValuesParser::new(Outcome::ALL.map(|outcome| PossibleValue::new(outcome.as_str()).help(outcome.meaning())))
-        .try_map(|text| text.parse::<Outcome>())
+fn row(text: &str) -> Result<i64, String> {
+    let number = text.strip_prefix('#').unwrap_or(text);
+    number.parse().map_err(|_| "must be a row such as #812, as the listing shows it".to_owned())
 }
 
-/// A point in time, as people give it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Since {
-    Ago(Duration),
-    At(Timestamp),
-}
-
-impl FromStr for Since {
-    type Err = InvalidName;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        humantime::parse_duration(text).map(Self::Ago).or_else(|_| text.parse().map(Self::At)).map_err(
-            |_: InvalidName| InvalidName {
-                what: "time",
-                why: "must be a duration like 90m or 7d, or a time like 2026-11-24T08:00:00Z",
-            },
-        )
-    }
-}
-
-impl Since {
-    fn from(self, now: Timestamp) -> Timestamp {
-        match self {
-            Self::Ago(ago) => now.plus_micros(i64::try_from(ago.as_micros()).map_or(i64::MIN, |ago| -ago)),
-            Self::At(at) => at,
+/// Writes the chosen deliveries as lines. Returns how many, and how many more keep no body.
+///
+/// # Errors
+/// If a secret is needed and can't be had, and whatever the ledger or `out` fails with.
+pub(super) async fn export(
+    choice: &ChoiceArgs,
+    secret_of: Option<SecretOf<'_>>,
+    ledger: &Ledger,
+    out: &mut (dyn Write + Send),
+) -> anyhow::Result<(i64, i64)> {
+    const PAGE: i64 = 200;
+    let filter = choice.filter(ledger.now().await?);
+    let mut secrets: BTreeMap<String, Secret> = BTreeMap::new();
+    let (mut written, mut after) = (0, 0);
+    loop {
+        let page = ledger.kept_page(&filter, after, PAGE).await?;
+        let Some((last, _)) = page.last() else { break };
+        after = *last;
+        for (_, delivery) in &page {
+            let source = delivery.source.as_str();
+            if let Some(secret_of) = secret_of
+                && !secrets.contains_key(source)
+            {
+                secrets.insert(source.to_owned(), secret_of(source)?);
+            }
+            writeln!(out, "{}", export::write(delivery, secrets.get(source))?)?;
+            written += 1;
         }
     }
+    out.flush()?;
+    Ok((written, ledger.outlook(&filter).await?.without_body))
 }
 
 /// Lists deliveries, tells one's story, or writes one's body.
@@ -172,8 +211,8 @@ pub async fn run(args: &Args, ledger: &Ledger, out: &mut dyn Write) -> anyhow::R
             let story = ledger.story(found.row).await?.ok_or_else(|| not_found(id))?;
             if *as_json { json(out, &story) } else { show(&story, *width, out) }
         }
-        // Needs a reader as well: see [`approve`].
-        Some(Command::Approve { .. }) => Ok(()),
+        // These need more than the ledger: see [`approve`] and [`export()`].
+        Some(Command::Approve { .. } | Command::Export { .. }) => Ok(()),
         Some(Command::Body { id }) => {
             let found = one(ledger, id).await?;
             let lacks = "keeps no body: it was ignored, and such deliveries keep none";
@@ -185,27 +224,49 @@ pub async fn run(args: &Args, ledger: &Ledger, out: &mut dyn Write) -> anyhow::R
 }
 
 async fn list(args: &ListArgs, ledger: &Ledger, out: &mut dyn Write) -> anyhow::Result<()> {
-    let since = match args.since {
-        Some(since) => Some(since.from(ledger.now().await?)),
-        None => None,
-    };
-    let filter = DeliveryFilter {
-        outcome: args.outcome,
-        source: args.source.clone(),
-        event: args.event.clone(),
-        account: args.account.clone(),
-        since,
-        limit: args.limit,
-    };
-    let rows = ledger.deliveries(&filter).await?;
+    let filter = args.choice.filter(ledger.now().await?);
+    let rows = ledger.deliveries(&filter, args.after, args.limit).await?;
     if args.json {
         return json(out, &rows);
     }
-    if rows.is_empty() {
+    table(&rows, true, args.width, out)?;
+    if let Some(last) = rows.last().filter(|_| i64::try_from(rows.len()).is_ok_and(|count| count == args.limit)) {
+        writeln!(out, "\n{} shown; --after '#{}' goes on, --limit shows more at once.", rows.len(), last.row)?;
+    }
+    Ok(())
+}
+
+/// Lists deliveries until the token is cancelled.
+///
+/// # Errors
+/// If the ledger or `out` fails.
+pub(super) async fn keep_listing(
+    args: &Args,
+    ledger: &Ledger,
+    live: bool,
+    token: &CancellationToken,
+    out: &mut (dyn Write + Send),
+) -> anyhow::Result<()> {
+    let args = &args.list;
+    let style = match (args.json, live) {
+        (true, _) => Style::Json,
+        (false, true) => Style::Redraw,
+        (false, false) => Style::Append,
+    };
+    let list = async || {
+        let filter = args.choice.filter(ledger.now().await?);
+        Ok(ledger.deliveries(&filter, None, args.limit).await?)
+    };
+    let rows = |rows: &[DeliveryRow], header: bool, out: &mut dyn Write| table(rows, header, args.width, out);
+    watch(style, token, out, list, |row| row.row.to_string(), rows).await
+}
+
+fn table(rows: &[DeliveryRow], header: bool, width: Width, out: &mut dyn Write) -> anyhow::Result<()> {
+    if rows.is_empty() && header {
         return Ok(writeln!(out, "No such deliveries.")?);
     }
     let mut table = Table::new(&["ROW", "RECEIVED", "SOURCE", "EVENT", "OUTCOME"]);
-    for row in &rows {
+    for row in rows {
         let received = time(row.received_at);
         let cells = [format!("#{}", row.row), received, row.source.clone(), row.event.clone(), row.outcome.to_string()];
         let flags = flags(row);
@@ -213,11 +274,8 @@ async fn list(args: &ListArgs, ledger: &Ledger, out: &mut dyn Write) -> anyhow::
         let note: Vec<&str> = [row.delivery.as_str()].into_iter().chain(flags.as_deref()).chain(reason).collect();
         table.row(cells, &note.join(" · "));
     }
-    table.write(out, 0, args.width)?;
-    if i64::try_from(rows.len()).is_ok_and(|count| count == args.limit) {
-        writeln!(out, "\nThe latest {}; --limit shows more.", args.limit)?;
-    }
-    Ok(())
+    let written = if header { table.write(out, 0, width) } else { table.write_more(out, width) };
+    Ok(written?)
 }
 
 /// What sets a delivery apart: how often it came, and whether it is odd.
@@ -303,6 +361,20 @@ fn show(story: &Story, width: Width, out: &mut dyn Write) -> anyhow::Result<()> 
         table.row([time(line.at), line.outcome.to_string()], line.reason.as_deref().unwrap_or_default());
     }
     table.write(out, 2, width)?;
+    if !story.replayed_by.is_empty() {
+        writeln!(out, "\nReplays")?;
+        let mut table = Table::new(&["STARTED", "BY", "OUTCOME BEFORE", "RECORDED AGAIN"]);
+        for replay in &story.replayed_by {
+            let cells = [
+                replay.started_at.map_or_else(|| "elsewhere".to_owned(), time),
+                replay.started_by.clone().unwrap_or_else(|| "-".to_owned()),
+                replay.before.map_or_else(|| "-".to_owned(), |before| before.to_string()),
+                replay.recorded_at.map_or_else(|| "not yet".to_owned(), time),
+            ];
+            table.row(cells, &replay.replay);
+        }
+        table.write(out, 2, width)?;
+    }
     if !story.attempts.is_empty() {
         writeln!(out, "\nCalls since then")?;
         calls(&story.attempts).write(out, 2, width)?;

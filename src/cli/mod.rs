@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod balance;
 mod check;
+mod choice;
 pub mod deliveries;
 mod exit;
 pub mod explain;
@@ -10,22 +11,27 @@ mod migrate;
 pub mod named;
 pub mod providers;
 mod ready;
+mod replay;
 mod sandbox;
+pub mod secrets;
 mod send;
 mod serve;
 pub mod table;
 mod topology;
+mod watch;
 mod words;
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
 use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
 
 pub use self::exit::Exit;
+use self::exit::Misuse;
 pub(crate) use self::exit::OutOfReach;
 
 use crate::app;
@@ -33,7 +39,8 @@ use crate::broker::rabbitmq;
 use crate::config::{self, ConfigError, Settings};
 use crate::demo;
 use crate::ledger::{self, Ledger};
-use crate::provider::REGISTRY;
+use crate::provider::{REGISTRY, Secret};
+use crate::shutdown::signal;
 use crate::target::ConnectionRef;
 
 /// Keeps a compliance platform's record of who has version-control access in step with the Git providers.
@@ -69,13 +76,17 @@ enum Command {
     /// Examine RabbitMQ, or print what has to exist in it
     Topology(topology::Args),
     /// List deliveries and what became of them
-    Deliveries(deliveries::Args),
+    Deliveries(Box<deliveries::Args>),
     /// List accounts: what should be so at Drata, and what is so
     Accounts(accounts::Args),
     /// Show whether everything that was accepted has arrived, and what is missing
     Balance(balance::Args),
     /// Bring the ledger's tables up to date, or say what is pending
     Migrate(migrate::Args),
+    /// Publish deliveries again: after a repair, from an export, or to another deployment
+    Replay(Box<replay::Args>),
+    /// Show which secrets are in use, and what was refused lately
+    Secrets(secrets::Args),
     /// Explain in plain sentences why an account's status is what it is
     Explain(explain::Args),
     /// List the providers: what is verified, which events are understood, what they do
@@ -105,6 +116,8 @@ impl Cli {
             Command::Accounts(args) => Box::pin(place.accounts(&args)).await,
             Command::Balance(args) => Box::pin(place.balance(&args)).await,
             Command::Migrate(args) => Box::pin(place.migrate(args)).await,
+            Command::Replay(args) => Box::pin(replay::run(*args, &place, &mut std::io::stdout())).await,
+            Command::Secrets(args) => Box::pin(place.secrets(&args)).await,
             Command::Explain(args) => Box::pin(place.explain(&args)).await,
             Command::Providers(args) => providers::run(&args, &mut std::io::stdout()).map(|()| Exit::Done),
             Command::Send(args) => Box::pin(send::run(*args, &place)).await,
@@ -196,6 +209,21 @@ impl Place {
         let settings = self.settings()?;
         let ledger = self.ledger(&settings).await?;
         let out = &mut std::io::stdout();
+        if args.watches() {
+            let live = live(&self.env);
+            return until_interrupted(|token| async move {
+                deliveries::keep_listing(args, &ledger, live, &token, &mut std::io::stdout()).await
+            })
+            .await;
+        }
+        if let Some((choice, unsealed)) = args.export() {
+            let secret_of = |source: &str| self.secret_of(&settings, source);
+            let secret_of: Option<deliveries::SecretOf<'_>> = if unsealed { None } else { Some(&secret_of) };
+            let (written, left_out) = deliveries::export(choice, secret_of, &ledger, out).await?;
+            let mut err = std::io::stderr();
+            writeln!(err, "{written} deliveries written, {left_out} left out: they were ignored and keep no body")?;
+            return Ok(Exit::Done);
+        }
         match args.approval() {
             None => deliveries::run(args, &ledger, out).await?,
             Some(id) => deliveries::approve(id, &ledger, &app::reader(&settings.sources)?, out).await?,
@@ -205,7 +233,34 @@ impl Place {
 
     async fn accounts(&self, args: &accounts::Args) -> anyhow::Result<Exit> {
         let ledger = self.ledger(&self.settings()?).await?;
+        if args.watches() {
+            let live = live(&self.env);
+            return until_interrupted(|token| async move {
+                accounts::keep_listing(args, &ledger, live, &token, &mut std::io::stdout()).await
+            })
+            .await;
+        }
         accounts::run(args, &ledger, &mut std::io::stdout()).await?;
+        Ok(Exit::Done)
+    }
+
+    /// The first secret of a source: the one to seal with.
+    fn secret_of(&self, settings: &Settings, source: &str) -> anyhow::Result<Secret> {
+        let unsealed = "with --unsealed it is exported without a seal, and can only be imported with --trusted";
+        let found = settings.sources.iter().find(|known| known.settings.name.as_str() == source);
+        let found = found.ok_or_else(|| {
+            Misuse(format!("no source {source} is configured, so nothing can seal its deliveries; {unsealed}"))
+        })?;
+        let secret =
+            found.secrets.first().ok_or_else(|| Misuse(format!("source {source} has no secret; {unsealed}")))?;
+        let key = format!("source[{source}].secrets[0]");
+        secret.resolve(&self.env).map_err(|error| settings.needed_for(&key, error)).context(unsealed)
+    }
+
+    async fn secrets(&self, args: &secrets::Args) -> anyhow::Result<Exit> {
+        let settings = self.settings()?;
+        let ledger = self.ledger(&settings).await?;
+        secrets::run(args, &settings.sources, &ledger, &mut std::io::stdout()).await?;
         Ok(Exit::Done)
     }
 
@@ -223,6 +278,26 @@ impl Place {
         explain::run(args, &ledger, &roots, &mut std::io::stdout()).await?;
         Ok(Exit::Done)
     }
+}
+
+/// Whether a listing may be drawn anew.
+fn live(env: &BTreeMap<String, String>) -> bool {
+    std::io::stdout().is_terminal() && env.get("TERM").is_some_and(|term| term != "dumb")
+}
+
+/// Does something that goes on until Ctrl-C or SIGTERM.
+async fn until_interrupted<F>(work: impl FnOnce(CancellationToken) -> F) -> anyhow::Result<Exit>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let token = CancellationToken::new();
+    let mut work = std::pin::pin!(work(token.clone()));
+    tokio::select! {
+        ended = &mut work => return ended.map(|()| Exit::Interrupted),
+        signal = signal() => { signal?; }
+    }
+    token.cancel();
+    work.await.map(|()| Exit::Interrupted)
 }
 
 /// The largest message that the broker takes, in bytes.

@@ -13,16 +13,21 @@ use crate::delivery::Timestamp;
 /// How wide the output may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
 pub struct Width {
-    /// Columns that sentences are fitted into; cells are never cut
-    #[arg(long = "width", env = "COLUMNS", hide_env_values = true, value_name = "COLUMNS", default_value = "100",
-          value_parser = columns, hide_short_help = true)]
+    /// Columns that sentences are fitted into; cells are never cut [default: the terminal's, 100 without one]
+    #[arg(long = "width", env = "COLUMNS", hide_env_values = true, value_name = "COLUMNS", default_value_t = usual(),
+          hide_default_value = true, value_parser = columns, hide_short_help = true)]
     columns: usize,
 }
 
 impl Default for Width {
     fn default() -> Self {
-        Self { columns: 100 }
+        Self { columns: usual() }
     }
+}
+
+/// As wide as the terminal, if standard output is one.
+fn usual() -> usize {
+    terminal_size::terminal_size_of(io::stdout()).map_or(100, |(width, _)| usize::from(width.0).max(40))
 }
 
 /// An odd `COLUMNS` is no reason to show nothing.
@@ -51,6 +56,15 @@ impl Table {
 
     /// Writes the table. Notes are shortened to the width.
     pub(super) fn write(&self, out: &mut dyn Write, indent: usize, width: Width) -> io::Result<()> {
+        self.write_part(out, indent, width, true)
+    }
+
+    /// Writes the rows, below a header that was written before.
+    pub(super) fn write_more(&self, out: &mut dyn Write, width: Width) -> io::Result<()> {
+        self.write_part(out, 0, width, false)
+    }
+
+    fn write_part(&self, out: &mut dyn Write, indent: usize, width: Width, header: bool) -> io::Result<()> {
         let widths: Vec<usize> = (0..self.header.len())
             .map(|column| {
                 let cells = self.rows.iter().map(|(cells, _)| cells[column].chars().count());
@@ -64,7 +78,9 @@ impl Table {
             }
             writeln!(out, "{}", text.trim_end())
         };
-        line(out, &mut self.header.iter().copied())?;
+        if header {
+            line(out, &mut self.header.iter().copied())?;
+        }
         for (cells, note) in &self.rows {
             line(out, &mut cells.iter().map(String::as_str))?;
             if !note.is_empty() {

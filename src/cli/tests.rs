@@ -1,15 +1,16 @@
 use clap::{CommandFactory, Parser};
 
 use super::named::NameError;
-use super::{accounts, deliveries, explain};
+use super::{accounts, deliveries, explain, secrets};
 use crate::ledger::show::sample::Sample;
 
 #[derive(Parser)]
 #[command(name = "rollcall")]
 enum Line {
-    Deliveries(deliveries::Args),
+    Deliveries(Box<deliveries::Args>),
     Accounts(accounts::Args),
     Explain(explain::Args),
+    Secrets(secrets::Args),
 }
 
 #[test]
@@ -23,6 +24,7 @@ async fn run(sample: &Sample, line: &[&str]) -> anyhow::Result<String> {
     match Line::try_parse_from(line)? {
         Line::Deliveries(args) => deliveries::run(&args, &sample.ledger, &mut out).await?,
         Line::Accounts(args) => accounts::run(&args, &sample.ledger, &mut out).await?,
+        Line::Secrets(args) => secrets::run(&args, &[], &sample.ledger, &mut out).await?,
         Line::Explain(args) => {
             let roots = |_: &_| vec!["org:acme".parse().unwrap()];
             explain::run(&args, &sample.ledger, &roots, &mut out).await?;
@@ -71,7 +73,7 @@ async fn a_listing_says_when_there_may_be_more_and_when_there_is_nothing() {
     #9   2026-11-24T08:08:00Z  acme-github  organization.member_added  parked
         odd-1 · organization.login: missing field
 
-    The latest 1; --limit shows more.
+    1 shown; --after '#9' goes on, --limit shows more at once.
     ");
     insta::assert_snapshot!(shown(&["deliveries", "--since", "1s"]).await, @r"
     No such deliveries.
@@ -222,6 +224,7 @@ async fn deliveries_are_json_too() {
           "reason": "500: Internal server error"
         }
       ],
+      "replayed_by": [],
       "attempts": [
         {
           "at": "2026-11-24T08:07:00Z",
@@ -281,10 +284,22 @@ async fn accounts_are_listed_with_what_should_be_so_and_what_is() {
         "state": "waiting",
         "reason": "nobody knows whose account it is",
         "attempts": 0,
-        "due_at": "2026-11-24T09:06:00Z"
+        "due_at": "2026-11-24T09:06:00Z",
+        "after": "1.1795511160000000.3.3"
       }
     ]
     "#);
+}
+
+#[tokio::test]
+async fn what_each_secret_has_verified_is_listed() {
+    insta::assert_snapshot!(shown(&["secrets"]).await, @r"
+    SOURCE       SECRET                     VERIFIED  LAST
+    acme-github  env:GITHUB_WEBHOOK_SECRET  10        2026-11-24T08:08:00Z  no longer configured
+
+    Nothing was refused in the last week.
+    ");
+    insta::assert_snapshot!(shown(&["secrets", "--source", "other"]).await, @"No such source.");
 }
 
 #[tokio::test]

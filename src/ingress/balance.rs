@@ -53,6 +53,11 @@ impl Balance {
         (sequence > settled.told || !voids.is_empty()).then_some(Progress { sequence, voids })
     }
 
+    /// What was told last: for a checkpoint that has other news.
+    pub(super) fn settled_so_far(&self) -> Progress {
+        Progress { sequence: self.settled().told, voids: Vec::new() }
+    }
+
     /// A checkpoint that told this was confirmed.
     pub(super) fn told(&self, progress: &Progress) {
         let mut settled = self.settled();

@@ -186,22 +186,30 @@ impl Ingress {
         self.checkpoint().await;
     }
 
-    /// Publishes a checkpoint for every source that has come further since its last one.
+    /// Publishes a checkpoint for every source that has come further, or has refused something, since its last one.
     pub async fn checkpoint(&self) {
         for endpoint in self.edge.endpoints.values() {
-            while let Some(progress) = endpoint.balance.progress() {
+            loop {
+                let refused = endpoint.refusals.news();
+                let progress = match endpoint.balance.progress() {
+                    Some(progress) => progress,
+                    None if refused.is_empty() => break,
+                    None => endpoint.balance.settled_so_far(),
+                };
                 let checkpoint = Checkpoint {
                     run: self.edge.run,
                     source: endpoint.source.name.clone(),
                     sequence: progress.sequence,
                     voids: progress.voids.clone(),
                     held: None,
+                    refused,
                 };
                 if let Err(error) = self.edge.broker.checkpoint(&checkpoint).await {
                     tracing::warn!(source = %checkpoint.source, %error, "checkpoint not published; it is tried again");
                     break;
                 }
                 endpoint.balance.told(&progress);
+                endpoint.refusals.told(&checkpoint.refused);
             }
         }
     }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
 use super::problem::Problem;
-use super::refusal::Refused;
+use super::refusal::{Refused, Said};
 use super::{Edge, Endpoint, Settings, body};
 use crate::broker::PublishError;
 use crate::delivery::{Delivery, DeliveryId, Encoding, SourceName, Stamp, Timestamp, Unverified};
@@ -21,10 +21,11 @@ use crate::provider::Verifier;
 
 pub(super) async fn receive(State(edge): State<Arc<Edge>>, request: Request) -> Response {
     let started = Instant::now();
+    let said = Said::of(request.headers());
     let name = request.uri().path().strip_prefix("/webhooks/").unwrap_or_default();
     let Some(endpoint) = edge.endpoints.get(name) else {
         let shown = name.parse::<SourceName>().map_or_else(|_| "not a source name".to_owned(), |name| name.to_string());
-        edge.nowhere.record(&Refused::new(Problem::NotFound, shown), Timestamp::now());
+        edge.nowhere.record(&Refused::new(Problem::NotFound, shown), &said, Timestamp::now());
         let (parts, body) = request.into_parts();
         body::linger(&parts.headers, body).await;
         return Problem::NotFound.into_response();
@@ -34,7 +35,7 @@ pub(super) async fn receive(State(edge): State<Arc<Edge>>, request: Request) -> 
     match answer {
         Ok(answer) => answer.into_response(),
         Err(refused) => {
-            endpoint.refusals.record(&refused, Timestamp::now());
+            endpoint.refusals.record(&refused, &said, Timestamp::now());
             refused.problem.into_response()
         }
     }

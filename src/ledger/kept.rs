@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use sqlx::Row;
+use sqlx::any::AnyRow;
 
+use super::show::filter::{DeliveryFilter, Sql};
 use super::{Ledger, LedgerError, parsed};
 use crate::delivery::{Delivery, Encoding, SecretName, Timestamp};
 
@@ -19,21 +21,31 @@ impl Ledger {
         .bind(row)
         .fetch_optional(&self.read)
         .await?;
-        let Some(found) = found else { return Ok(None) };
-        let encoding: String = found.try_get("encoding")?;
-        Ok(Some(Delivery {
-            source: parsed("source", &found.try_get::<String, _>("source")?)?,
-            provider: found.try_get("provider")?,
-            id: parsed("delivery id", &found.try_get::<String, _>("delivery")?)?,
-            event: parsed("event", &found.try_get::<String, _>("event")?)?,
-            encoding: Encoding::from_content_type(&encoding)
-                .ok_or_else(|| LedgerError::Unreadable(format!("the encoding {encoding:?}")))?,
-            received_at: Timestamp(found.try_get("received_at")?),
-            secret: SecretName(found.try_get::<String, _>("secret")?.into()),
-            stamp: None,
-            replay: None,
-            body: Bytes::from(found.try_get::<Vec<u8>, _>("body")?),
-        }))
+        found.as_ref().map(kept_of).transpose()
+    }
+
+    /// The deliveries that a filter chooses and whose bodies are kept, each with its row: at most `limit`, behind `after`,
+    /// in the order in which they were recorded first.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn kept_page(
+        &self,
+        filter: &DeliveryFilter,
+        after: i64,
+        limit: i64,
+    ) -> Result<Vec<(i64, Delivery)>, LedgerError> {
+        let mut sql = Sql::new(
+            "SELECT id, source, provider, delivery, event, encoding, secret, received_at, body FROM deliveries \
+             WHERE body IS NOT NULL AND id > ",
+        );
+        sql.bind(after);
+        sql.push(" AND id IN (SELECT id FROM deliveries WHERE ");
+        filter.conditions(&mut sql);
+        sql.push(") ORDER BY id LIMIT ");
+        sql.bind(limit);
+        let rows = sql.query().fetch_all(&self.read).await?;
+        rows.iter().map(|row| Ok((row.try_get("id")?, kept_of(row)?))).collect()
     }
 
     /// Which sources are blind, and why.
@@ -48,4 +60,22 @@ impl Ledger {
             .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, Timestamp(row.try_get(2)?))))
             .collect()
     }
+}
+
+/// Reads a delivery from a row that has its columns, the body among them.
+pub(super) fn kept_of(row: &AnyRow) -> Result<Delivery, LedgerError> {
+    let encoding: String = row.try_get("encoding")?;
+    Ok(Delivery {
+        source: parsed("source", &row.try_get::<String, _>("source")?)?,
+        provider: row.try_get("provider")?,
+        id: parsed("delivery id", &row.try_get::<String, _>("delivery")?)?,
+        event: parsed("event", &row.try_get::<String, _>("event")?)?,
+        encoding: Encoding::from_content_type(&encoding)
+            .ok_or_else(|| LedgerError::Unreadable(format!("the encoding {encoding:?}")))?,
+        received_at: Timestamp(row.try_get("received_at")?),
+        secret: SecretName(row.try_get::<String, _>("secret")?.into()),
+        stamp: None,
+        replay: None,
+        body: Bytes::from(row.try_get::<Vec<u8>, _>("body")?),
+    })
 }

@@ -14,6 +14,8 @@
 //! * [`balance`]: accepted = the sum of the outcomes + the gaps;
 //! * [`begun`]: messages that killed their worker;
 //! * [`kept`]: a delivery as it was recorded;
+//! * [`replays`]: runs that publish deliveries again;
+//! * [`secrets`]: what each secret has verified, and what was refused;
 //! * [`learned`]: what was learned once and is then kept to;
 //! * [`outcome`]: what became of a delivery;
 //! * [`show`]: what people look at.
@@ -33,6 +35,8 @@ mod labels;
 pub mod learned;
 pub mod outcome;
 pub mod record;
+pub mod replays;
+pub mod secrets;
 pub mod show;
 mod step;
 pub mod view;

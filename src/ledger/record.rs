@@ -10,7 +10,8 @@ use sqlx::{AnyConnection, Row};
 use super::balance::{self, Tally};
 use super::database::{lock_account, lock_recording};
 use super::outcome::{self, Outcome};
-use super::{Ledger, LedgerError, now, unless_in_conflict};
+use super::secrets::{self, Uses};
+use super::{Ledger, LedgerError, now, replays, unless_in_conflict};
 use crate::access::{AccessKind, Change, Turn, When};
 use crate::delivery::{Checkpoint, Delivery, Timestamp, event_time};
 use crate::target::ConnectionRef;
@@ -27,21 +28,29 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// When what it tells happened: as the delivery says, but never after its receipt; else as its id and receipt tell.
     fn event_time(&self, received_at: Timestamp) -> Timestamp {
-        match self.reading {
-            Reading::Told { when: When { at: Some(at), .. }, .. } => at.min(received_at),
-            _ => event_time(&self.delivery.id, received_at),
-        }
+        self.placed_at(received_at).0
     }
 
-    /// Its place among the changes of one grant.
     fn turn(&self, received_at: Timestamp) -> Turn {
-        match self.reading {
-            Reading::Told { when: When { turn: Some(turn), .. }, .. } => turn,
-            _ => Turn::at(self.event_time(received_at)),
-        }
+        self.placed_at(received_at).1
     }
+
+    fn placed_at(&self, received_at: Timestamp) -> (Timestamp, Turn) {
+        let unsaid = When::default();
+        let when = match &self.reading {
+            Reading::Told { when, .. } => when,
+            Reading::Parked(_) | Reading::Ignored(_) => &unsaid,
+        };
+        placed_at(&self.delivery, when, received_at)
+    }
+}
+
+/// When what a delivery tells happened: as it says, but never after its receipt; else as its id and receipt tell. And its
+/// place among the changes of one grant.
+pub(crate) fn placed_at(delivery: &Delivery, when: &When, received_at: Timestamp) -> (Timestamp, Turn) {
+    let at = when.at.map_or_else(|| event_time(&delivery.id, received_at), |at| at.min(received_at));
+    (at, when.turn.unwrap_or_else(|| Turn::at(at)))
 }
 
 /// What a delivery was found to mean.
@@ -109,6 +118,7 @@ impl Ledger {
         lock_recording(&mut tx).await?;
         let now = now(&mut tx).await?;
         let mut tally = Tally::default();
+        let mut uses = Uses::default();
         let mut due = false;
         for record in batch {
             match record {
@@ -117,9 +127,15 @@ impl Ledger {
                         Some(stamp) => tally.arrived(&mut tx, &entry.delivery, stamp, now).await?,
                         None => false,
                     };
+                    if accepted {
+                        uses.accepted(&entry.delivery);
+                    }
                     due |= Recorder { tx: &mut tx, now }.delivery(entry, accepted).await?;
                 }
-                Record::Checkpoint(checkpoint) => tally.checkpoint(&mut tx, checkpoint, now).await?,
+                Record::Checkpoint(checkpoint) => {
+                    tally.checkpoint(&mut tx, checkpoint, now).await?;
+                    secrets::refused(&mut tx, checkpoint, now).await?;
+                }
                 Record::Unreadable { id, why, body } => {
                     sqlx::query("INSERT INTO unreadable (at, message, why, body) VALUES ($1, $2, $3, $4)")
                         .bind(now.micros())
@@ -132,6 +148,7 @@ impl Ledger {
             }
         }
         balance::store(&mut tx, tally, now).await?;
+        uses.store(&mut tx).await?;
         tx.commit().await?;
         Ok(due)
     }
@@ -187,6 +204,7 @@ impl Recorder<'_> {
         if let Some(row) = inserted {
             let row = row.try_get(0)?;
             outcome::note(self.tx, row, first, reason.map(String::as_str), self.now).await?;
+            self.replayed(row, delivery).await?;
             return self.read(row, delivery.received_at, entry).await;
         }
         let known =
@@ -197,7 +215,15 @@ impl Recorder<'_> {
                 .fetch_one(&mut *self.tx)
                 .await?;
         let (row, received_at) = (known.try_get(0)?, Timestamp(known.try_get(1)?));
+        self.replayed(row, delivery).await?;
         self.copy(row, received_at, entry, accepted).await
+    }
+
+    async fn replayed(&mut self, row: i64, delivery: &Delivery) -> Result<(), LedgerError> {
+        match delivery.replay {
+            Some(replay) => replays::recorded(self.tx, replay, row, self.now).await,
+            None => Ok(()),
+        }
     }
 
     /// A delivery that the ledger has already: counted, its receipt set to the earliest of all copies. A replay is read

@@ -6,6 +6,7 @@ mod gitlab;
 mod halting;
 mod order;
 mod recording;
+mod replaying;
 mod scopes;
 mod sharing;
 mod stories;

@@ -106,7 +106,7 @@ pub(super) fn account_of(row: &AnyRow) -> Result<Account, LedgerError> {
     })
 }
 
-fn key_of(row: &AnyRow) -> Result<ChangeKey, LedgerError> {
+pub(super) fn key_of(row: &AnyRow) -> Result<ChangeKey, LedgerError> {
     Ok(ChangeKey {
         turn: Turn::of_numbers(row.try_get("began")?, row.try_get("step")?),
         event_time: Timestamp(row.try_get("event_time")?),

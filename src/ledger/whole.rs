@@ -13,7 +13,7 @@ impl Recorder<'_> {
         let concerned = self.concerned(scope).await?;
         let limit = told.placed.mass_change_limit;
         let count = i64::try_from(concerned.len()).unwrap_or(i64::MAX);
-        if count > limit && !told.approved {
+        if count > limit && !told.approved && !self.is_stored(told).await? {
             return Ok(Recorded::Held(format!(
                 "it concerns {count} accounts at once, more than mass_change_limit = {limit}; \
                  `rollcall deliveries approve '#{}'` does it",
@@ -29,6 +29,17 @@ impl Recorder<'_> {
             self.effect(told, *account, Some(scope), Some(status), Outcome::Pending, None).await?;
         }
         Ok(Recorded::Effects { count: concerned.len(), due: !concerned.is_empty() })
+    }
+
+    /// Whether the change is in the set already: an operator said yes to it, or it concerned fewer accounts then. Reading
+    /// it again doesn't ask again.
+    async fn is_stored(&mut self, told: &Told<'_>) -> Result<bool, LedgerError> {
+        let stored = sqlx::query("SELECT id FROM changes WHERE row = $1 AND ordinal = $2")
+            .bind(told.row)
+            .bind(told.ordinal)
+            .fetch_optional(&mut *self.tx)
+            .await?;
+        Ok(stored.is_some())
     }
 
     /// Sets the mark of a scope to the latest of its changes of that kind.

@@ -94,7 +94,7 @@ impl Worker {
         match payload {
             Payload::Delivery(delivery) => {
                 let reading = match lane {
-                    Lane::Work => self.reader.read(&delivery),
+                    Lane::Work | Lane::Replay => self.reader.read(&delivery),
                     Lane::Parked => Reading::Parked("the broker gave up on it (delivery limit)".to_owned()),
                 };
                 entry(delivery, reading)

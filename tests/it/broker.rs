@@ -32,12 +32,12 @@ async fn next(consumer: &mut Box<dyn Consumer>) -> Message {
     soon("the next message", consumer.next()).await.expect("an open broker")
 }
 
-/// The next message, which has to be a delivery from the work lane.
+/// The next message, which has to be a delivery, from the lane that it belongs to.
 pub(crate) async fn next_delivery(consumer: &mut Box<dyn Consumer>) -> (Message, Delivery) {
     let message = next(consumer).await;
-    assert_eq!(message.lane, Lane::Work);
     let Payload::Delivery(delivery) = &message.payload else { panic!("{message:?}") };
     let delivery = delivery.clone();
+    assert_eq!(message.lane, if delivery.replay.is_some() { Lane::Replay } else { Lane::Work });
     (message, delivery)
 }
 

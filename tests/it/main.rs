@@ -6,5 +6,6 @@ mod broker;
 mod check;
 mod docs;
 mod harness;
+mod replay;
 mod serve;
 mod topology;

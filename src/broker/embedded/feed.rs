@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::store::HandedOut;
 use super::writer::Command;
 use super::{Condition, Settings, store};
 use crate::broker::{AckTag, Consumer, Lane, Message, Payload};
@@ -31,11 +32,13 @@ const AHEAD: i64 = 256;
 /// What the reader and the consumers share.
 #[derive(Debug)]
 pub(super) struct Feed {
+    /// Which queue this is.
+    lane: Lane,
     state: Mutex<FeedState>,
     /// Rung for the reader: there may be something to read, and room for it.
     look: Notify,
-    /// Rung for the consumers: something is ready.
-    ready: Notify,
+    /// Rung for the consumers, which take from several feeds: something is ready.
+    ready: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -66,19 +69,19 @@ struct Session {
 
 impl Feed {
     /// A feed of a file whose messages up to `handed_out` may have been handed out before.
-    pub(super) fn new(handed_out: i64) -> Self {
+    pub(super) fn new(lane: Lane, handed_out: HandedOut, ready: Arc<Notify>) -> Self {
         let state = FeedState {
             cursor: 0,
             rewinds: 0,
             ready: VecDeque::new(),
             ready_bytes: 0,
             out: BTreeMap::new(),
-            handed_out,
-            handed_out_on_disk: handed_out,
+            handed_out: handed_out.existing,
+            handed_out_on_disk: handed_out.written,
             sessions: BTreeMap::new(),
             next_session: 1,
         };
-        Self { state: Mutex::new(state), look: Notify::new(), ready: Notify::new() }
+        Self { lane, state: Mutex::new(state), look: Notify::new(), ready }
     }
 
     /// Something was published.
@@ -140,8 +143,8 @@ impl Feed {
         if state.ready.is_empty() {
             self.look.notify_one();
         }
-        let tag = AckTag { session, lane: Lane::Work, number: id.unsigned_abs() };
-        Some(Message { tag, lane: Lane::Work, redelivered, payload })
+        let tag = AckTag { session, lane: self.lane, number: id.unsigned_abs() };
+        Some(Message { tag, lane: self.lane, redelivered, payload })
     }
 
     /// Takes the messages of `tags` that the session holds out of its hands, and returns their ids.
@@ -149,7 +152,7 @@ impl Feed {
         let mut state = self.lock();
         let state = &mut *state;
         let mut done = Vec::with_capacity(tags.len());
-        for tag in tags.iter().filter(|tag| tag.session == session && tag.lane == Lane::Work) {
+        for tag in tags.iter().filter(|tag| tag.session == session && tag.lane == self.lane) {
             let Ok(id) = i64::try_from(tag.number) else { continue };
             if let Some(holder) = state.out.get_mut(&id).filter(|holder| **holder == Some(session)) {
                 *holder = None;
@@ -272,38 +275,50 @@ impl Reader {
     }
 }
 
-/// A consumer of the embedded queue.
-pub(super) struct EmbeddedConsumer {
+/// What a consumer holds of one queue. Dropping it gives back what isn't acked.
+pub(super) struct Share {
     feed: Arc<Feed>,
     commands: mpsc::UnboundedSender<Command>,
-    closing: CancellationToken,
     session: u64,
 }
 
-impl EmbeddedConsumer {
-    pub(super) fn new(
-        feed: &Arc<Feed>,
-        commands: &mpsc::UnboundedSender<Command>,
-        closing: &CancellationToken,
-        prefetch: u16,
-    ) -> Self {
+impl Share {
+    pub(super) fn new(feed: &Arc<Feed>, commands: &mpsc::UnboundedSender<Command>, prefetch: u16) -> Self {
         let session = feed.join(prefetch.max(1).into());
-        Self { feed: feed.clone(), commands: commands.clone(), closing: closing.clone(), session }
+        Self { feed: feed.clone(), commands: commands.clone(), session }
+    }
+
+    /// Acks what is this queue's of `tags`. Returns how many it was.
+    fn ack(&self, tags: &[AckTag]) -> usize {
+        let done = self.feed.done(self.session, tags);
+        let count = done.len();
+        if count > 0 {
+            // Once the broker is closed, a late ack is lost, and its message comes again.
+            let _ = self.commands.send(Command::Acked(done));
+        }
+        count
     }
 }
 
-impl Drop for EmbeddedConsumer {
+impl Drop for Share {
     fn drop(&mut self) {
         self.feed.leave(self.session);
     }
 }
 
+/// A consumer of the embedded queues, the first of which goes before the others.
+pub(super) struct EmbeddedConsumer {
+    pub(super) shares: Vec<Share>,
+    pub(super) ready: Arc<Notify>,
+    pub(super) closing: CancellationToken,
+}
+
 #[async_trait]
 impl Consumer for EmbeddedConsumer {
     async fn next(&mut self) -> Option<Message> {
-        let feed = self.feed.clone();
+        let feeds_ready = self.ready.clone();
         while !self.closing.is_cancelled() {
-            let mut ready = std::pin::pin!(feed.ready.notified());
+            let mut ready = std::pin::pin!(feeds_ready.notified());
             ready.as_mut().enable();
             if let Some(message) = self.try_next() {
                 return Some(message);
@@ -317,18 +332,14 @@ impl Consumer for EmbeddedConsumer {
     }
 
     fn try_next(&mut self) -> Option<Message> {
-        self.feed.take(self.session)
+        self.shares.iter().find_map(|share| share.feed.take(share.session))
     }
 
     async fn ack(&mut self, tags: &[AckTag]) -> usize {
-        let done = self.feed.done(self.session, tags);
-        let stale = tags.len() - done.len();
+        let done: usize = self.shares.iter().map(|share| share.ack(tags)).sum();
+        let stale = tags.len() - done;
         if stale > 0 {
             metrics::counter!("rollcall_broker_stale_acks_total").increment(u64::try_from(stale).unwrap_or(u64::MAX));
-        }
-        if !done.is_empty() {
-            // Once the broker is closed, a late ack is lost, and its message comes again.
-            let _ = self.commands.send(Command::Acked(done));
         }
         stale
     }

@@ -87,16 +87,25 @@ pub(super) async fn connect(file: &Path, busy_timeout: Duration) -> sqlx::Result
         .await
 }
 
-/// Creates the tables. Returns up to which id messages may have been handed out before.
-pub(super) async fn prepare(connection: &mut SqliteConnection) -> sqlx::Result<i64> {
+/// Up to which id messages may have been handed out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HandedOut {
+    /// What the file says.
+    pub(super) written: i64,
+    /// The same, as far as messages exist: it was written ahead, and what didn't exist can't have been handed out.
+    pub(super) existing: i64,
+}
+
+/// Creates the tables, and reads what was handed out. It writes nothing that a process which consumes relies on: one that
+/// only publishes comes by here, too.
+pub(super) async fn prepare(connection: &mut SqliteConnection) -> sqlx::Result<HandedOut> {
     sqlx::raw_sql(SCHEMA).execute(&mut *connection).await?;
-    // The number was written ahead of the hand-out; what didn't exist then can't have been handed out.
-    sqlx::query(
-        "UPDATE handed_out SET up_to = min(up_to, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'message'), 0))",
+    let (written, last): (i64, i64) = sqlx::query_as(
+        "SELECT up_to, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'message'), 0) FROM handed_out",
     )
-    .execute(&mut *connection)
+    .fetch_one(connection)
     .await?;
-    sqlx::query_scalar("SELECT up_to FROM handed_out").fetch_one(connection).await
+    Ok(HandedOut { written, existing: written.min(last) })
 }
 
 /// Adds a message at the end.

@@ -27,6 +27,8 @@ use crate::shutdown::Tasks;
 
 /// How many parked messages to take at a time: they are few, and nobody waits for them.
 const PARKED_PREFETCH: u16 = 10;
+/// How many replays to take at a time: enough for a transaction that is worth it, few enough not to delay work.
+const REPLAY_PREFETCH: u16 = 64;
 /// How long an ack may take to reach the socket.
 const ACK: Duration = Duration::from_secs(5);
 
@@ -60,6 +62,7 @@ impl Drop for Hungry<'_> {
 struct Current {
     session: Arc<Session>,
     work: Consuming,
+    replays: Consuming,
     parked: Consuming,
 }
 
@@ -84,8 +87,8 @@ pub(super) struct Session {
     starved_at: Mutex<Option<u64>>,
     /// For questions. What the broker minds on a channel closes it, and the session with it.
     questions: Channel,
-    /// Work and parked, until the consumer takes them.
-    lanes: Mutex<Option<(Consuming, Consuming)>>,
+    /// Work, replays and parked, until the consumer takes them.
+    lanes: Mutex<Option<[Consuming; 3]>>,
 }
 
 impl RabbitMqConsumer {
@@ -113,7 +116,7 @@ impl Consumer for RabbitMqConsumer {
             let Some(current) = &mut self.current else {
                 let session = self.link.session(|session| !session.ending.is_over()).await?;
                 let lanes = session.lanes.lock().unwrap_or_else(PoisonError::into_inner).take();
-                self.current = lanes.map(|(work, parked)| Current { session, work, parked });
+                self.current = lanes.map(|[work, replays, parked]| Current { session, work, replays, parked });
                 continue;
             };
             let session = current.session.clone();
@@ -123,6 +126,7 @@ impl Consumer for RabbitMqConsumer {
                 () = session.ending.over() => None,
                 message = current.parked.next(&session) => message,
                 message = current.work.next(&session) => message,
+                message = current.replays.next(&session) => message,
             };
             match message {
                 Some(message) => return Some(message),
@@ -137,7 +141,9 @@ impl Consumer for RabbitMqConsumer {
             return None;
         }
         let parked = current.parked.next(&current.session).now_or_never().flatten();
-        parked.or_else(|| current.work.next(&current.session).now_or_never().flatten())
+        parked
+            .or_else(|| current.work.next(&current.session).now_or_never().flatten())
+            .or_else(|| current.replays.next(&current.session).now_or_never().flatten())
     }
 
     async fn ack(&mut self, tags: &[AckTag]) -> usize {
@@ -148,7 +154,7 @@ impl Consumer for RabbitMqConsumer {
                 tags.iter().filter(move |tag| tag.session == number && tag.lane == lane).map(|tag| tag.number)
             };
             let mut acked = 0;
-            for consuming in [&mut current.work, &mut current.parked] {
+            for consuming in [&mut current.work, &mut current.replays, &mut current.parked] {
                 match consuming.ack(of(consuming.lane)).await {
                     Ok(count) => acked += count,
                     Err(reason) => current.session.ending.because(reason),
@@ -213,6 +219,8 @@ impl Role for ConsumerRole {
 
     async fn build(&self, connection: &Connection, ending: &Ending) -> Result<Session, lapin::Error> {
         let work = consuming(connection, Lane::Work, &self.names.work, self.prefetch).await?;
+        let replays =
+            consuming(connection, Lane::Replay, &self.names.replays, REPLAY_PREFETCH.min(self.prefetch)).await?;
         let parked = consuming(connection, Lane::Parked, &self.names.parked, PARKED_PREFETCH).await?;
         Ok(Session {
             number: SESSIONS.fetch_add(1, Ordering::Relaxed),
@@ -221,7 +229,7 @@ impl Role for ConsumerRole {
             received: AtomicU64::new(0),
             starved_at: Mutex::default(),
             questions: connection.create_channel().await?,
-            lanes: Mutex::new(Some((work, parked))),
+            lanes: Mutex::new(Some([work, replays, parked])),
         })
     }
 
@@ -229,7 +237,7 @@ impl Role for ConsumerRole {
     /// hand out what waits in it?
     async fn check(&self, session: &Session) -> Result<(), String> {
         let mut ready = 0;
-        for queue in [&self.names.parked, &self.names.work] {
+        for queue in [&self.names.parked, &self.names.replays, &self.names.work] {
             let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
             let asked = session.questions.queue_declare(queue.clone(), passive, FieldTable::default()).await;
             let queue_now = asked.map_err(|error| topology::explain(&error))?;

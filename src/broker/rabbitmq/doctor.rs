@@ -201,8 +201,8 @@ fn version(server: &Server, settings: &Settings, findings: &mut Findings) {
 
 fn limits(connection: &Connection, settings: &Settings, findings: &mut Findings) {
     let most = connection.configuration().channel_max();
-    // One more for declarations; a consuming connection needs four.
-    let needed = (settings.channels + 1).max(4);
+    // One more for declarations; a consuming connection needs four besides.
+    let needed = (settings.channels + 1).max(5);
     if most != 0 && most < needed {
         let what = format!("a connection may have {most} channels, and {needed} are needed");
         findings.add("channels", Grade::Wrong, what, format!("set channel_max = {needed} or more in rabbitmq.conf"));

@@ -122,8 +122,9 @@ pub async fn remove(settings: &Settings) -> Result<(), RemoveError> {
         let connection = Connection::connect_uri(uri, ConnectionProperties::default()).await?;
         let channel = connection.create_channel().await?;
         channel.exchange_delete(names.exchange, ExchangeDeleteOptions::default()).await?;
-        channel.queue_delete(names.work, QueueDeleteOptions::default()).await?;
-        channel.queue_delete(names.parked, QueueDeleteOptions::default()).await?;
+        for queue in [names.work, names.replays, names.parked] {
+            channel.queue_delete(queue, QueueDeleteOptions::default()).await?;
+        }
         connection.close(200, "OK".into()).await
     };
     match tokio::time::timeout(REMOVE, removing).await {

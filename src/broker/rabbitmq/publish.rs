@@ -56,7 +56,8 @@ impl Publisher {
         }
     }
 
-    /// See [`crate::broker::Broker::publish`]. A replay goes to the work queue alone: other consumers have seen it.
+    /// See [`crate::broker::Broker::publish`]. A replay goes to its own queue alone: other consumers have
+    /// seen it, and work doesn't wait for it.
     pub(super) async fn publish(&self, delivery: &Delivery) -> Result<(), PublishError> {
         let encoded = self.shared.settings.compression.encode(&delivery.body).await;
         self.persist(encoded.body.len(), || self.of_delivery(delivery, &encoded)).await
@@ -67,7 +68,7 @@ impl Publisher {
         let names = &self.shared.names;
         let (exchange, routing_key) = match delivery.replay {
             None => (names.exchange.clone(), envelope.kind.as_ref().into()),
-            Some(_) => ("".into(), names.work.clone()),
+            Some(_) => ("".into(), names.replays.clone()),
         };
         let mut properties = properties(&envelope);
         if let Some(encoding) = encoded.encoding {

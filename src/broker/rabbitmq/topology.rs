@@ -1,4 +1,5 @@
-//! What has to exist in RabbitMQ: an exchange for everybody, a work queue that takes all of it, a parked queue.
+//! What has to exist in RabbitMQ: an exchange for everybody, a work queue that takes all of it, a queue for replays, a
+//! parked queue.
 //!
 //! Declared at every connect, since declaring what exists already does nothing. Shape and limits are arguments of the
 //! queue, so a queue of another shape is a conflict (406) that nobody but its owner can solve: it becomes a sentence
@@ -22,6 +23,8 @@ pub(super) struct Names {
     pub(super) exchange: ShortString,
     /// The work queue.
     pub(super) work: ShortString,
+    /// Where replays wait, which are published to it alone.
+    pub(super) replays: ShortString,
     /// Where the broker puts what it gave up on.
     pub(super) parked: ShortString,
 }
@@ -39,6 +42,7 @@ impl Names {
         Ok(Self {
             exchange: format!("{prefix}.deliveries").into(),
             work: format!("{prefix}.work").into(),
+            replays: format!("{prefix}.replays").into(),
             parked: format!("{prefix}.parked").into(),
         })
     }
@@ -123,7 +127,7 @@ impl Queue {
 }
 
 /// The queues, those first that others refer to.
-pub(super) fn queues(names: &Names, delivery_limit: u32) -> [Queue; 2] {
+pub(super) fn queues(names: &Names, delivery_limit: u32) -> [Queue; 3] {
     let text = |value: &str| Argument::Text(value.to_owned());
     let parked = vec![(TYPE, text("quorum")), ("delivery-limit", Argument::Number(NO_LIMIT))];
     let work = vec![
@@ -135,7 +139,11 @@ pub(super) fn queues(names: &Names, delivery_limit: u32) -> [Queue; 2] {
         ("dead-letter-strategy", text("at-least-once")),
         ("overflow", text("reject-publish")),
     ];
-    [Queue { name: names.parked.clone(), arguments: parked }, Queue { name: names.work.clone(), arguments: work }]
+    [
+        Queue { name: names.parked.clone(), arguments: parked },
+        Queue { name: names.work.clone(), arguments: work.clone() },
+        Queue { name: names.replays.clone(), arguments: work },
+    ]
 }
 
 /// Why a declaration was refused, with the way out.

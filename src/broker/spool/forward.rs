@@ -232,7 +232,8 @@ pub(super) async fn tell(shared: Arc<Shared>) {
         }
         for (run, source, held) in shared.contents.all_least() {
             // Of how far the run has come it says nothing: that is for its own checkpoints.
-            let checkpoint = Checkpoint { run, source, sequence: 0, voids: Vec::new(), held: Some(held) };
+            let checkpoint =
+                Checkpoint { run, source, sequence: 0, voids: Vec::new(), held: Some(held), refused: Vec::new() };
             if let Err(error) = shared.broker.checkpoint(&checkpoint).await {
                 tracing::debug!(%error, "what the spool holds couldn't be told; it is told again");
                 break;

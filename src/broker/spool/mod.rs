@@ -310,6 +310,8 @@ impl Shared {
             max_message: usize::MAX,
             // Everything that comes out of it may have been published before.
             marks_redelivered: false,
+            // Replays wait here among the others.
+            replays: None,
             ..embedded::Settings::new(&self.settings.folder)
         };
         let queue = Embedded::open(settings, tasks).await?;

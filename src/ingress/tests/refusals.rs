@@ -87,8 +87,9 @@ fn a_flood_is_summed_up_when_the_quiet_is_over() {
     let (captured, _guard) = capture(tracing::Level::INFO);
     let refusals = Refusals::new("acme");
     let refused = refusal::Refused::new(problem::Problem::Unverified, "forged");
+    let said = refusal::Said::of(&HeaderMap::new());
     for second in [0, 1, 2, 11] {
-        refusals.record(&refused, Timestamp(second * 1_000_000));
+        refusals.record(&refused, &said, Timestamp(second * 1_000_000));
     }
     let log = captured.text();
     assert_eq!(log.lines().count(), 2, "{log}");

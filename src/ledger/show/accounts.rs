@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::Serialize;
 use sqlx::Row;
 
+use super::filter::{self, Sql};
 use super::{AccountLabel, account_label, optional_status, optional_time};
 use crate::access::{AccountName, AccountPattern};
 use crate::delivery::{InvalidName, Timestamp};
@@ -59,14 +60,46 @@ impl FromStr for State {
 }
 
 /// Which accounts to list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccountFilter {
     /// Only those in this state.
     pub state: Option<State>,
     /// Only those of this connection.
     pub connection: Option<ConnectionRef>,
-    /// At most so many.
-    pub limit: i64,
+    /// Only such accounts.
+    pub account: Option<AccountPattern>,
+    /// Only those of this provider.
+    pub provider: Option<String>,
+    /// Only those with this text in the reason of their state; ASCII letters of either case.
+    pub reason: Option<String>,
+}
+
+/// A place in a listing of accounts. What comes after it is what comes after it, however the ledger has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccountCursor {
+    rank: i64,
+    due: i64,
+    account: i64,
+    status: i64,
+}
+
+impl fmt::Display for AccountCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let due = if self.due == i64::MAX { "-".to_owned() } else { self.due.to_string() };
+        write!(f, "{}.{due}.{}.{}", self.rank, self.account, self.status)
+    }
+}
+
+impl FromStr for AccountCursor {
+    type Err = InvalidName;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid = InvalidName { what: "place", why: "must be what a listing of accounts has given out" };
+        let parts: Vec<&str> = text.split('.').collect();
+        let [rank, due, account, status] = parts.as_slice() else { return Err(invalid) };
+        let number = |text: &str| text.parse().map_err(|_| invalid);
+        let due = if *due == "-" { i64::MAX } else { number(due)? };
+        Ok(Self { rank: number(rank)?, due, account: number(account)?, status: number(status)? })
+    }
 }
 
 /// One (account, connection).
@@ -91,6 +124,9 @@ pub struct AccountRow {
     pub attempts: i64,
     /// When it is looked at next, if ever.
     pub due_at: Option<Timestamp>,
+    /// Its place in the listing: `--after` goes on behind it.
+    #[serde(rename = "after", serialize_with = "super::as_text")]
+    pub place: AccountCursor,
 }
 
 /// An account that a pattern names.
@@ -103,27 +139,62 @@ pub struct AccountMatch {
 }
 
 impl Ledger {
-    /// Lists accounts: what needs an operator first, then what is due soonest.
+    /// Lists accounts: what needs an operator first, then what is due soonest. At most `limit`, with `after` those
+    /// behind that place.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn accounts(&self, filter: &AccountFilter) -> Result<Vec<AccountRow>, LedgerError> {
-        let rows = sqlx::query(
-            "SELECT accounts.provider, accounts.host, accounts.stable, accounts.login, statuses.connection, \
-             statuses.desired, statuses.actual, statuses.state, statuses.reason, \
-             COALESCE(statuses.attempts, 0) AS attempts, statuses.due_at \
-             FROM accounts LEFT JOIN statuses ON statuses.account = accounts.id \
-             WHERE (CAST($1 AS TEXT) IS NULL OR statuses.state = $1) \
-             AND (CAST($2 AS TEXT) IS NULL OR statuses.connection = $2) \
-             ORDER BY CASE statuses.state WHEN 'parked' THEN 0 WHEN 'waiting' THEN 1 WHEN 'pending' THEN 2 \
-             WHEN 'settled' THEN 3 ELSE 4 END, COALESCE(statuses.due_at, 9223372036854775807), accounts.id, \
-             statuses.connection LIMIT $3",
-        )
-        .bind(filter.state.map(State::as_str))
-        .bind(filter.connection.as_ref().map(ToString::to_string))
-        .bind(filter.limit)
-        .fetch_all(&self.read)
-        .await?;
+    pub async fn accounts(
+        &self,
+        filter: &AccountFilter,
+        after: Option<AccountCursor>,
+        limit: i64,
+    ) -> Result<Vec<AccountRow>, LedgerError> {
+        // A table without a name of its own: PostgreSQL can't compare what a SELECT has just named.
+        let mut sql = Sql::new(
+            "SELECT * FROM (SELECT accounts.provider, accounts.host, accounts.stable, accounts.login, \
+             statuses.connection, statuses.desired, statuses.actual, statuses.state, statuses.reason, \
+             COALESCE(statuses.attempts, 0) AS attempts, statuses.due_at, \
+             CAST(CASE statuses.state WHEN 'parked' THEN 0 WHEN 'waiting' THEN 1 WHEN 'pending' THEN 2 \
+             WHEN 'settled' THEN 3 ELSE 4 END AS BIGINT) AS place_rank, \
+             COALESCE(statuses.due_at, 9223372036854775807) AS place_due, accounts.id AS place_account, \
+             COALESCE(statuses.id, 0) AS place_status \
+             FROM accounts LEFT JOIN statuses ON statuses.account = accounts.id WHERE 1 = 1",
+        );
+        let connection = filter.connection.as_ref().map(ToString::to_string);
+        let equal = [
+            (" AND statuses.state = ", filter.state.map(State::as_str)),
+            (" AND statuses.connection = ", connection.as_deref()),
+            (" AND accounts.provider = ", filter.provider.as_deref()),
+        ];
+        for (text, value) in equal {
+            if let Some(value) = value {
+                sql.push(text);
+                sql.bind(value);
+            }
+        }
+        if let Some(account) = &filter.account {
+            sql.push(" AND accounts.id IN (");
+            filter::accounts(&mut sql, account);
+            sql.push(")");
+        }
+        if let Some(reason) = &filter.reason {
+            sql.push(" AND lower(statuses.reason) LIKE ");
+            sql.bind(filter::like(reason));
+            sql.push(" ESCAPE '!'");
+        }
+        sql.push(") AS listed");
+        if let Some(AccountCursor { rank, due, account, status }) = after {
+            sql.push(" WHERE (place_rank, place_due, place_account, place_status) > (");
+            for (text, value) in [("", rank), (", ", due), (", ", account), (", ", status)] {
+                sql.push(text);
+                sql.bind(value);
+            }
+            sql.push(")");
+        }
+        sql.push(" ORDER BY place_rank, place_due, place_account, place_status LIMIT ");
+        sql.bind(limit);
+        let rows = sql.query().fetch_all(&self.read).await?;
         rows.iter()
             .map(|row| {
                 Ok(AccountRow {
@@ -138,6 +209,12 @@ impl Ledger {
                     reason: row.try_get("reason")?,
                     attempts: row.try_get("attempts")?,
                     due_at: optional_time(row, "due_at")?,
+                    place: AccountCursor {
+                        rank: row.try_get("place_rank")?,
+                        due: row.try_get("place_due")?,
+                        account: row.try_get("place_account")?,
+                        status: row.try_get("place_status")?,
+                    },
                 })
             })
             .collect()
@@ -148,20 +225,13 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn accounts_named(&self, pattern: &AccountPattern) -> Result<Vec<AccountMatch>, LedgerError> {
-        let (id, login) = id_and_login(pattern);
-        let rows = sqlx::query(
+        let mut sql = Sql::new(
             "SELECT accounts.id, accounts.provider, accounts.host, accounts.stable, accounts.login FROM accounts \
-             WHERE (CAST($1 AS TEXT) IS NULL OR accounts.provider = $1) \
-             AND (CAST($2 AS TEXT) IS NULL OR accounts.host = $2) AND (CAST($3 AS TEXT) IS NULL OR accounts.stable = $3) \
-             AND (CAST($4 AS TEXT) IS NULL OR EXISTS \
-             (SELECT 1 FROM logins WHERE logins.account = accounts.id AND logins.login = $4)) ORDER BY accounts.id",
-        )
-        .bind(pattern.provider.as_deref())
-        .bind(pattern.host.as_deref())
-        .bind(id)
-        .bind(login)
-        .fetch_all(&self.read)
-        .await?;
+             WHERE accounts.id IN (",
+        );
+        filter::accounts(&mut sql, pattern);
+        sql.push(") ORDER BY accounts.id");
+        let rows = sql.query().fetch_all(&self.read).await?;
         rows.iter().map(|row| Ok(AccountMatch { row: row.try_get("id")?, label: account_label(row)? })).collect()
     }
 }

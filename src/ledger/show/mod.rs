@@ -5,6 +5,8 @@
 //! [`crate::access::AccountPattern`] reads back. Bodies are never part of it; [`Ledger::body`] is the one way to them.
 //!
 //! * [`deliveries`]: which deliveries came, and what became of each;
+//! * [`filter`]: which of them, for listings, exports and replays;
+//! * [`outlook`]: what a replay of them would do;
 //! * [`accounts`]: what is so and what should be so for each account;
 //! * [`dossier`]: everything that is known of one account, and why its status is what it is;
 //! * [`counts`]: how much work there is.
@@ -13,6 +15,8 @@ pub mod accounts;
 pub mod counts;
 pub mod deliveries;
 pub mod dossier;
+pub mod filter;
+pub mod outlook;
 #[cfg(test)]
 pub(crate) mod sample;
 #[cfg(test)]

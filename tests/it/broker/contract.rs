@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use rollcall::broker::embedded::{self, Embedded};
 use rollcall::broker::rabbitmq::{self, RabbitMq};
-use rollcall::broker::{Payload, PublishError, SharedBroker, State};
-use rollcall::delivery::{Checkpoint, Encoding};
+use rollcall::broker::{Lane, Payload, PublishError, SharedBroker, State};
+use rollcall::delivery::{Checkpoint, Delivery, Encoding, RefusedCount, Timestamp};
 use rollcall::shutdown::Tasks;
 use rstest::rstest;
 use tempfile::TempDir;
@@ -69,11 +69,9 @@ async fn a_delivery_arrives_byte_for_byte_with_all_that_belongs_to_it(
     sent[0].stamp = None;
     sent[1].encoding = Encoding::Form;
     sent[2].replay = Some(Uuid::from_u128(9));
-    for delivery in &sent {
-        broker.publish(delivery).await.unwrap();
-    }
     let mut consumer = broker.consume(10).await;
     for sent in sent {
+        broker.publish(&sent).await.unwrap();
         let (message, received) = next_delivery(&mut consumer).await;
         assert!(received == sent && received.body == sent.body, "{received:?}");
         assert!(!message.redelivered);
@@ -191,6 +189,33 @@ async fn no_more_than_the_prefetch_is_out_at_a_time(#[values(Kind::RabbitMq, Kin
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_many_replays_wait_work_is_handed_out_at_once(#[values(Kind::RabbitMq, Kind::Embedded)] kind: Kind) {
+    let place = Place::new(kind).await;
+    let broker = place.open().await;
+    let replays: Vec<_> = (0..200)
+        .map(|n| Delivery { replay: Some(Uuid::from_u128(9)), stamp: None, ..delivery(&format!("r-{n}"), "{}") })
+        .collect();
+    let published = join_all(replays.iter().map(|delivery| broker.publish(delivery))).await;
+    assert!(published.iter().all(Result::is_ok), "{published:?}");
+    let mut consumer = broker.consume(100).await;
+    let mut tags = Vec::new();
+    while let Ok(message) = tokio::time::timeout(Duration::from_millis(500), consumer.next()).await {
+        let message = message.unwrap();
+        assert_eq!(message.lane, Lane::Replay);
+        tags.push(message.tag);
+    }
+    assert_eq!(tags.len(), 64, "only a few replays are out at a time");
+    broker.publish(&delivery("d-1", "{}")).await.unwrap();
+    let (message, received) = next_delivery(&mut consumer).await;
+    assert_eq!(received.id.as_str(), "d-1");
+    tags.push(message.tag);
+    assert_eq!(consumer.ack(&tags).await, 0);
+    assert_eq!(next_delivery(&mut consumer).await.0.lane, Lane::Replay);
+    broker.close().await;
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_ack_from_a_session_that_is_over_is_counted_and_harmless(
     #[values(Kind::RabbitMq, Kind::Embedded)] kind: Kind,
 ) {
@@ -240,6 +265,12 @@ async fn a_checkpoint_arrives_behind_what_it_closes(#[values(Kind::RabbitMq, Kin
         sequence: 41,
         voids: vec![7, 40],
         held: None,
+        refused: vec![RefusedCount {
+            reason: "unverified".to_owned(),
+            sender: "9f2c01aa".to_owned(),
+            count: 3,
+            last_at: Timestamp(1_760_000_000_123_456),
+        }],
     };
     broker.publish(&delivery("d-41", "{}")).await.unwrap();
     broker.checkpoint(&sent).await.unwrap();

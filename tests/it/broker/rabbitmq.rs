@@ -48,7 +48,7 @@ async fn of_many_publishes_in_flight_exactly_the_unroutable_ones_fail() {
         .exchange_declare(names.exchange().into(), ExchangeKind::Topic, exchange, FieldTable::default())
         .await
         .unwrap();
-    for queue in [names.work(), names.parked()] {
+    for queue in [names.work(), names.replays(), names.parked()] {
         let mut arguments = FieldTable::default();
         arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
         side.channel.queue_declare(queue.into(), durable, arguments).await.unwrap();
@@ -184,7 +184,7 @@ async fn what_others_publish_is_handed_out_unreadable_and_the_parked_queue_is_co
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replay_goes_to_the_work_queue_alone() {
+async fn a_replay_goes_to_its_own_queue_alone() {
     let names = Names::new(&url().await);
     let broker = connect(settings(&names));
     until_well(&broker).await;
@@ -201,7 +201,10 @@ async fn a_replay_goes_to_the_work_queue_alone() {
     replay.replay = Some(Uuid::from_u128(1));
     broker.publish(&replay).await.unwrap();
     broker.publish(&delivery("d-2", "{}")).await.unwrap();
-    assert_eq!(drain(&mut broker.consume(10).await, 2).await, ["d-1", "d-2"]);
+    assert_eq!((side.depth(&names.work()).await, side.depth(&names.replays()).await), (1, 1));
+    let mut drained = drain(&mut broker.consume(10).await, 2).await;
+    drained.sort();
+    assert_eq!(drained, ["d-1", "d-2"]);
     until("the other consumer has the delivery", || async { side.depth(own.as_str()).await == 1 }).await;
     broker.close().await;
     side.close().await;

@@ -312,6 +312,7 @@ async fn live_deliveries_go_past_what_waits_and_the_ledger_is_told_what_is_held(
         sequence: 31,
         voids: Vec::new(),
         held: None,
+        refused: Vec::new(),
     };
     spool.checkpoint(&own).await.unwrap();
     assert_eq!(behind.checkpoints().last().unwrap(), &Checkpoint { held: Some(2), ..own.clone() });
@@ -369,6 +370,7 @@ async fn a_spool_outlives_its_process_and_its_run() {
         sequence: 20,
         voids: vec![3],
         held: None,
+        refused: Vec::new(),
     };
     spool.checkpoint(&tail).await.unwrap();
     // Nothing is closed: as a kill would leave it.

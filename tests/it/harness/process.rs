@@ -108,6 +108,16 @@ impl Process {
         self.signal("TERM").await;
     }
 
+    /// Asks it to end, as Ctrl-C does.
+    pub(crate) async fn interrupt(&self) {
+        self.signal("INT").await;
+    }
+
+    /// What it has written to standard output so far.
+    pub(crate) fn output(&self) -> String {
+        read(&self.output)
+    }
+
     /// Stops it in the middle of whatever it does, as a host does that is out of memory.
     pub(crate) async fn freeze(&self) {
         self.signal("STOP").await;

@@ -100,7 +100,11 @@ impl Names {
         format!("{}.parked", self.prefix)
     }
 
-    async fn remove(url: String, exchange: String, queues: [String; 2]) {
+    pub(crate) fn replays(&self) -> String {
+        format!("{}.replays", self.prefix)
+    }
+
+    async fn remove(url: String, exchange: String, queues: [String; 3]) {
         let Ok(connection) = Connection::connect(&url, ConnectionProperties::default()).await else { return };
         if let Ok(channel) = connection.create_channel().await {
             let _ = channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await;
@@ -114,7 +118,7 @@ impl Names {
 
 impl Drop for Names {
     fn drop(&mut self) {
-        let remove = Self::remove(self.url.clone(), self.exchange(), [self.work(), self.parked()]);
+        let remove = Self::remove(self.url.clone(), self.exchange(), [self.work(), self.replays(), self.parked()]);
         // A failed test cleans up too, and there is no awaiting while it unwinds.
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

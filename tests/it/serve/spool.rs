@@ -12,7 +12,8 @@ use lapin::options::{BasicAckOptions, BasicGetOptions, QueueBindOptions, QueueDe
 use lapin::types::FieldTable;
 use rollcall::delivery::Timestamp;
 use rollcall::ledger::Ledger;
-use rollcall::ledger::show::deliveries::{DeliveryFilter, DeliveryRow};
+use rollcall::ledger::show::deliveries::DeliveryRow;
+use rollcall::ledger::show::filter::DeliveryFilter;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -76,9 +77,7 @@ async fn all_arrived(ledger: &Ledger, deliveries: &[Posted]) {
 
 /// What the ledger has, in the order in which it was recorded.
 async fn recorded(ledger: &Ledger) -> Vec<DeliveryRow> {
-    let everything =
-        DeliveryFilter { outcome: None, source: None, event: None, account: None, since: None, limit: 10_000 };
-    let mut rows = ledger.deliveries(&everything).await.unwrap();
+    let mut rows = ledger.deliveries(&DeliveryFilter::default(), None, 10_000).await.unwrap();
     rows.sort_by_key(|row| row.row);
     rows
 }
