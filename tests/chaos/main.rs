@@ -1,0 +1,88 @@
+//! Chaos: rollcall's real binaries between real services under seeded faults, and what came of it against a model.
+//!
+//! * [`world`]: what happens, and in which order GitHub tells of it; [`model`]: what follows from that;
+//! * [`schedule`]: which faults strike, and when; [`stage`] and [`host`]: the processes, the wires, the services;
+//! * [`telling`]: the deliveries are posted, again and again until they are taken; [`quiet`]: until nothing is left to do;
+//! * [`check`], [`order`]: what must hold then, and what must have held all the time;
+//! * [`round`]: all of it for one seed; [`soak`]: for a long time, with an eye on memory.
+//!
+//! `tests/chaos/README.md` says how to run it, and how it was shown that it can fail.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a tool for tests prints, and fails by panicking"
+)]
+
+mod check;
+#[expect(dead_code, reason = "the harness of tests/it has more than what is needed here")]
+#[path = "../it/harness/mod.rs"]
+mod harness;
+mod host;
+mod ledger;
+mod model;
+mod notes;
+mod options;
+mod order;
+mod quiet;
+mod report;
+mod round;
+mod schedule;
+mod stage;
+mod telling;
+mod world;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+
+use options::{Options, SHORT, Topology};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // What is spawned locally shares this thread; proxies and Drata's stand-in have the others.
+    LocalSet::new().run_until(run(Options::parse())).await
+}
+
+async fn run(options: Options) -> ExitCode {
+    if !options.no_skew && options::faketime().is_none() {
+        eprintln!("chaos: libfaketime is needed to set clocks wrong (Debian's package libfaketime), or --no-skew");
+        return ExitCode::from(3);
+    }
+    let began = Instant::now();
+    let mut verdicts = Vec::new();
+    for (topology, seed, deliveries) in rounds(&options) {
+        if options.plan {
+            report::plan(&round::Plan::new(topology, seed, deliveries, &options));
+            continue;
+        }
+        verdicts.push(round::run(round::Plan::new(topology, seed, deliveries, &options), &options).await);
+        let enough = Duration::from_secs(60 * options.minutes.unwrap_or(u64::MAX / 60));
+        if began.elapsed() > enough {
+            break;
+        }
+    }
+    report::summary(&verdicts);
+    if verdicts.iter().any(|verdict| verdict.violations > 0) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// What is run: the short run if nothing was said, else the seeds that were named, and on from the last of them for as
+/// many minutes as were asked for.
+fn rounds(options: &Options) -> Box<dyn Iterator<Item = (Topology, u64, usize)>> {
+    let (topology, deliveries) = (options.topology, options.deliveries);
+    let seeds = options.seeds.clone();
+    match (seeds.last().copied(), options.minutes) {
+        (None, None) => Box::new(SHORT.into_iter()),
+        (last, Some(_)) => {
+            let on = last.map_or(1, |last| last + 1);
+            Box::new(seeds.into_iter().chain(on..).map(move |seed| (topology, seed, deliveries)))
+        }
+        (Some(_), None) => Box::new(seeds.into_iter().map(move |seed| (topology, seed, deliveries))),
+    }
+}
