@@ -157,6 +157,7 @@ fn statuses(
         let (word, right) = match expected {
             _ if !known => ("without an identity", calls.is_empty()),
             _ if World::is_bot(account) => ("a bot's", calls.is_empty()),
+            Expected::Kept if about().all(|told| told.event.account != account) => ("never told of", calls.is_empty()),
             Expected::Linked => ("linked", is_linked),
             Expected::Unlinked => ("unlinked", !is_linked),
             Expected::Kept => ("kept", true),

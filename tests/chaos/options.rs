@@ -20,13 +20,13 @@ pub(crate) struct Options {
     #[arg(long, value_name = "M")]
     pub(crate) minutes: Option<u64>,
     /// How many deliveries are told in a round, before copies.
-    #[arg(long, value_name = "N", default_value_t = 2_400)]
+    #[arg(long, value_name = "N", default_value_t = 1_500)]
     pub(crate) deliveries: usize,
     /// How many accounts there are.
-    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    #[arg(long, value_name = "N", default_value_t = 600)]
     pub(crate) accounts: i64,
     /// How many posts a second are begun.
-    #[arg(long, value_name = "N", default_value_t = 50)]
+    #[arg(long, value_name = "N", default_value_t = 25)]
     pub(crate) rate: usize,
     /// One long round with faults that end no process; memory and file descriptors are compared over it.
     #[arg(long, value_name = "MINUTES", conflicts_with_all = ["minutes", "seeds"])]
@@ -66,7 +66,7 @@ impl Topology {
 
 /// The rounds of the short run.
 pub(crate) const SHORT: [(Topology, u64, usize); 3] =
-    [(Topology::Embedded, 3, 900), (Topology::Single, 1, 2_400), (Topology::Cluster, 2, 2_000)];
+    [(Topology::Embedded, 3, 700), (Topology::Single, 1, 1_500), (Topology::Cluster, 2, 1_200)];
 
 /// libfaketime, if it is installed.
 pub(crate) fn faketime() -> Option<PathBuf> {

@@ -8,12 +8,12 @@ use crate::harness::rabbitmq::Side;
 use crate::ledger::{Look, Work};
 use crate::stage::Stage;
 
-/// How long it may take after the last fault. A halt's next probe may be half a minute away.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long nothing may happen while there still is something to do. A halt's next probe may be a minute away.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Waits until all is quiet and stays so. An error says what isn't.
 pub(crate) async fn wait(stage: &Stage, look: &mut Look, deliveries: i64) -> Result<(), String> {
-    let deadline = Instant::now() + PATIENCE;
+    let mut moved = Instant::now();
     let mut before: Option<Work> = None;
     let mut same = 0;
     loop {
@@ -24,8 +24,14 @@ pub(crate) async fn wait(stage: &Stage, look: &mut Look, deliveries: i64) -> Res
         if same >= 4 {
             return Ok(());
         }
-        if Instant::now() > deadline {
+        if before != Some(work) {
+            moved = Instant::now();
+        }
+        if moved.elapsed() > PATIENCE {
             return Err(format!("it never becomes quiet: {deliveries} deliveries, {depth} in the broker, {work:?}"));
+        }
+        if before != Some(work) {
+            stage.notes.say(&format!("not quiet yet: {work:?}, {depth} messages wait"));
         }
         before = Some(work);
         tokio::time::sleep(Duration::from_millis(500)).await;

@@ -16,6 +16,9 @@ use crate::telling::{self, Delivery};
 use crate::world::World;
 use crate::quiet;
 
+/// How many violations are printed.
+const MOST: usize = 25;
+
 /// What a seed does.
 pub(crate) struct Plan {
     pub(crate) topology: Topology,
@@ -50,10 +53,10 @@ pub(crate) async fn run(plan: Plan, options: &Options) -> Verdict {
     telling::tell(&stage, world, &deliveries, schedule, rate).await;
     let told = notes.elapsed();
     let mut look = Look::into(&stage.site).await;
-    let mut unquiet = settle(&stage, &mut look, &deliveries, &watched).await;
+    let settled = settle(&stage, &mut look, &deliveries, &watched).await;
     watch.join_all().await;
     let mut found = check::check(&stage, world, &deliveries, &mut look).await;
-    found.violations.append(&mut unquiet);
+    found.violations.extend(settled.err().map(|what| Violation { account: None, what }));
     drop(look);
     let mut stage = Arc::into_inner(stage).expect("nobody else has the stage any more");
     let verdict = report::verdict(&plan, &notes, &deliveries, &found, told);
@@ -63,36 +66,30 @@ pub(crate) async fn run(plan: Plan, options: &Options) -> Verdict {
     verdict
 }
 
-/// Waits for quiet, ends the processes in order, and sees that nothing was left in them.
-async fn settle(stage: &Stage, look: &mut Look, deliveries: &[Delivery], watched: &CancellationToken) -> Vec<Violation> {
+/// Waits for quiet, ends the processes in order, and sees that nothing was left in them. Says what never came.
+async fn settle(stage: &Stage, look: &mut Look, deliveries: &[Delivery], watched: &CancellationToken) -> Result<(), String> {
     let count = i64::try_from(deliveries.len()).unwrap();
-    let mut unquiet = Vec::new();
-    let mut note = |result: Result<(), String>| {
-        if let Err(what) = result {
-            unquiet.push(Violation { account: None, what });
-        }
-    };
-    note(quiet::wait(stage, look, count).await);
+    let quiet = quiet::wait(stage, look, count).await;
     watched.cancel();
+    quiet?;
     // Ingresses first: their last checkpoints have to be recorded by somebody.
     let (ingresses, others): (Vec<_>, Vec<_>) =
         stage.hosts.iter().partition(|host| host.role == crate::host::Role::Ingress);
     for host in ingresses {
         host.stop(stage).await;
     }
-    note(quiet::wait_for_the_balance(look).await);
-    note(quiet::wait(stage, look, count).await);
+    quiet::wait_for_the_balance(look).await?;
+    quiet::wait(stage, look, count).await?;
     for host in others {
         host.stop(stage).await;
     }
-    note(quiet::wait(stage, look, count).await);
-    unquiet
+    quiet::wait(stage, look, count).await
 }
 
 /// Says all there is to know about each account that isn't right, and keeps the folder.
 async fn tell_of(stage: &mut Stage, plan: &Plan, deliveries: &[Delivery], found: &Found) {
     let mut shown = Vec::new();
-    for violation in &found.violations {
+    for violation in found.violations.iter().take(MOST) {
         println!("  VIOLATION {}", violation.what);
         if let Some(account) = violation.account
             && shown.len() < 5
@@ -101,6 +98,9 @@ async fn tell_of(stage: &mut Stage, plan: &Plan, deliveries: &[Delivery], found:
             shown.push(account);
             report::account(stage, plan, deliveries, account).await;
         }
+    }
+    if let Some(more) = found.violations.len().checked_sub(MOST + 1) {
+        println!("  and {} more", more + 1);
     }
     println!("  the folder is kept: {}", stage.site.keep().display());
 }

@@ -28,8 +28,9 @@ const USUAL: &[&str] = &["slow=5ms@connect", "500:2%@connect", "500:1%:applied@c
 
 /// The stage.
 pub(crate) struct Stage {
-    pub(crate) site: Site,
+    // Dropped in this order: whoever uses something goes before it.
     pub(crate) hosts: Vec<Host>,
+    pub(crate) site: Site,
     wires: BTreeMap<Wire, Proxy>,
     nodes: Vec<AsyncMutex<Node>>,
     /// The rules that Drata follows besides the usual ones, by the fault that brought them.
@@ -85,8 +86,8 @@ impl Stage {
             }
         }
         let mut stage = Self {
-            site,
             hosts: Vec::new(),
+            site,
             wires,
             nodes: nodes.into_iter().map(AsyncMutex::new).collect(),
             rules: Mutex::default(),
