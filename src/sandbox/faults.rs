@@ -161,7 +161,9 @@ fn parse_effect(text: &str) -> Result<Effect, String> {
         Ok(status @ 400..=599) => {
             StatusCode::from_u16(status).map(|status| Effect::Status(status, None)).map_err(|error| error.to_string())
         }
-        _ => Err(format!("{text:?} is no effect; there are 400 to 599, timeout, drop, garbled, slow=DURATION and late=DURATION")),
+        _ => Err(format!(
+            "{text:?} is no effect; there are 400 to 599, timeout, drop, garbled, slow=DURATION and late=DURATION"
+        )),
     }
 }
 

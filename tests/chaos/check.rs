@@ -72,12 +72,7 @@ pub(crate) async fn check(stage: &Stage, world: &World, deliveries: &[Delivery],
 }
 
 /// Every accepted delivery has one row and an outcome that isn't a question any more; what was forged has none.
-fn outcomes(
-    world: &World,
-    deliveries: &[Delivery],
-    recorded: &BTreeMap<String, Vec<Recorded>>,
-    found: &mut Found,
-) {
+fn outcomes(world: &World, deliveries: &[Delivery], recorded: &BTreeMap<String, Vec<Recorded>>, found: &mut Found) {
     let ids: BTreeSet<&str> = deliveries.iter().map(|delivery| delivery.posted.id.as_str()).collect();
     for (id, rows) in recorded {
         if !ids.contains(id.as_str()) {
@@ -106,7 +101,8 @@ fn outcomes(
         let (accepted, sent) = (delivery.accepted.load(Ordering::Relaxed), delivery.sent.load(Ordering::Relaxed));
         let copies = usize::try_from(row.copies).unwrap();
         if !(accepted..=sent).contains(&copies) {
-            found.wrong(Some(account), format!("{id} was accepted {accepted} times of {sent}, and has {copies} copies"));
+            found
+                .wrong(Some(account), format!("{id} was accepted {accepted} times of {sent}, and has {copies} copies"));
         }
     }
 }

@@ -58,7 +58,9 @@ impl Host {
             stage.notes.wrote(process.log_file());
             let found = match self.role {
                 Role::Worker => process.told(|_, log| admin(log)).await.map(|_| None),
-                Role::Ingress | Role::All => process.told(addresses).await.map(|Addresses { webhook, .. }| Some(webhook)),
+                Role::Ingress | Role::All => {
+                    process.told(addresses).await.map(|Addresses { webhook, .. }| Some(webhook))
+                }
             };
             if let Some(webhook) = found {
                 *self.door.lock().unwrap() = webhook;

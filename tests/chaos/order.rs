@@ -92,7 +92,8 @@ pub(crate) fn judge(history: &History, calls: &[Seen], late: &[(i64, i64)]) -> J
         };
         for before in &calls[..n] {
             // A call that is done late is under way until it is done, or until nobody waits for it any more.
-            if before.ended.is_none_or(|ended| ended > call.begun + BLUR) && !may_be_late(before) && !may_be_late(call) {
+            if before.ended.is_none_or(|ended| ended > call.begun + BLUR) && !may_be_late(before) && !may_be_late(call)
+            {
                 judged.wrong.push(format!("two calls at once: {before:?} and {call:?}"));
             }
             if history.decided(before).is_some_and(|(earliest, _)| latest < earliest) {

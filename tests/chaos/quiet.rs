@@ -43,8 +43,7 @@ pub(crate) async fn wait_for_the_balance(look: &Look) -> Result<(), String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let balance = look.balance().await;
-        let missing: Vec<String> =
-            balance.gaps.iter().filter(|gap| gap.accepted).map(ToString::to_string).collect();
+        let missing: Vec<String> = balance.gaps.iter().filter(|gap| gap.accepted).map(ToString::to_string).collect();
         if missing.is_empty() && balance.adds_up() {
             return Ok(());
         }

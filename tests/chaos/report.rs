@@ -79,7 +79,10 @@ pub(crate) fn verdict(plan: &Plan, notes: &Notes, deliveries: &[Delivery], found
         violations: found.violations.len(),
         seconds: notes.elapsed(),
     };
-    println!("  told after {told:.0} s, quiet and checked after {:.0} s: {} violations", verdict.seconds, verdict.violations);
+    println!(
+        "  told after {told:.0} s, quiet and checked after {:.0} s: {} violations",
+        verdict.seconds, verdict.violations
+    );
     verdict
 }
 

@@ -9,12 +9,12 @@ use crate::check::{self, Found, Violation};
 use crate::ledger::Look;
 use crate::notes::Notes;
 use crate::options::{Options, Topology};
+use crate::quiet;
 use crate::report::{self, Verdict};
 use crate::schedule::{Strike, schedule};
 use crate::stage::Stage;
 use crate::telling::{self, Delivery};
 use crate::world::World;
-use crate::quiet;
 
 /// How many violations are printed.
 const MOST: usize = 25;
@@ -56,7 +56,9 @@ pub(crate) async fn run(plan: Plan, options: &Options) -> Verdict {
     let settled = settle(&stage, &mut look, &deliveries, &watched).await;
     watch.join_all().await;
     let mut found = check::check(&stage, world, &deliveries, &mut look).await;
-    found.violations.extend(settled.err().map(|what| Violation { account: None, what }));
+    if let Err(what) = settled {
+        found.violations.insert(0, Violation { account: None, what });
+    }
     drop(look);
     let mut stage = Arc::into_inner(stage).expect("nobody else has the stage any more");
     let verdict = report::verdict(&plan, &notes, &deliveries, &found, told);
@@ -67,11 +69,18 @@ pub(crate) async fn run(plan: Plan, options: &Options) -> Verdict {
 }
 
 /// Waits for quiet, ends the processes in order, and sees that nothing was left in them. Says what never came.
-async fn settle(stage: &Stage, look: &mut Look, deliveries: &[Delivery], watched: &CancellationToken) -> Result<(), String> {
+async fn settle(
+    stage: &Stage,
+    look: &mut Look,
+    deliveries: &[Delivery],
+    watched: &CancellationToken,
+) -> Result<(), String> {
     let count = i64::try_from(deliveries.len()).unwrap();
     let quiet = quiet::wait(stage, look, count).await;
     watched.cancel();
-    quiet?;
+    if let Err(what) = quiet {
+        return Err(format!("{what}\n{}", stage.queues().await));
+    }
     // Ingresses first: their last checkpoints have to be recorded by somebody.
     let (ingresses, others): (Vec<_>, Vec<_>) =
         stage.hosts.iter().partition(|host| host.role == crate::host::Role::Ingress);

@@ -51,6 +51,8 @@ impl Stage {
             site.set("retry", key, value);
         }
         site.set("balance", "after", "5s");
+        // What a killed worker had comes again one by one.
+        site.set("broker", "prefetch", 64);
         site.set("log", "filter", "info,rollcall::reconcile=warn");
         let roots = (0..world.roots).map(|root| format!("org:#{}", World::root_id(root)).into()).collect();
         site.source().insert("scopes".to_owned(), toml::Value::Array(roots));
@@ -226,6 +228,18 @@ impl Stage {
             Some(node) => Some(node.lock().await.url()),
             None => None,
         }
+    }
+
+    /// What RabbitMQ says of its queues and of who consumes from them.
+    pub(crate) async fn queues(&self) -> String {
+        let Some(node) = self.nodes.first() else { return String::new() };
+        let node = node.lock().await;
+        let columns = ["messages_ready", "messages_unacknowledged", "consumers", "leader", "online"];
+        let queues = node.control(&[&["-q", "list_queues", "name"], columns.as_slice()].concat()).await;
+        let consumers = node.control(&["-q", "list_consumers", "queue_name", "channel_pid", "activity_status"]).await;
+        let channels =
+            node.control(&["-q", "list_channels", "pid", "messages_unacknowledged", "messages_uncommitted"]).await;
+        format!("{queues}{consumers}{channels}")
     }
 
     fn ledgers(&self) -> impl Iterator<Item = &Proxy> {

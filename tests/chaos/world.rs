@@ -17,12 +17,22 @@ const PARTS: usize = 12;
 /// What happened, as far as access goes. Roots and parts are numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
-    Joined { root: usize },
-    Left { root: usize },
-    Added { part: usize },
-    Removed { part: usize },
+    Joined {
+        root: usize,
+    },
+    Left {
+        root: usize,
+    },
+    Added {
+        part: usize,
+    },
+    Removed {
+        part: usize,
+    },
     /// A team or repository was deleted, for everybody.
-    Deleted { part: usize },
+    Deleted {
+        part: usize,
+    },
     /// An account or a root has another name. It changes no access.
     Renamed,
 }
@@ -192,7 +202,8 @@ impl History {
 
     fn rename(&mut self, dice: &mut Rng, account: Account) {
         self.renames += 1;
-        let taken = (!self.free.is_empty() && dice.bool()).then(|| self.free.swap_remove(dice.usize(..self.free.len())));
+        let taken =
+            (!self.free.is_empty() && dice.bool()).then(|| self.free.swap_remove(dice.usize(..self.free.len())));
         let fresh = || format!("dev-{}-{}", account.0, self.renames);
         let former = self.login(account);
         let login = taken.unwrap_or_else(fresh);

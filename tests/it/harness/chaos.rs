@@ -120,7 +120,9 @@ impl Wire {
         let mut weather = self.weather.subscribe();
         let mut chunk = vec![0; CHUNK];
         while let Ok(length) = from.read(&mut chunk).await {
-            let Ok(delay) = weather.wait_for(|weather| !weather.still).await.map(|weather| weather.delay) else { break };
+            let Ok(delay) = weather.wait_for(|weather| !weather.still).await.map(|weather| weather.delay) else {
+                break;
+            };
             tokio::time::sleep(delay).await;
             if length == 0 || to.write_all(&chunk[..length]).await.is_err() {
                 break;

@@ -246,12 +246,13 @@ impl Node {
         std::fs::read_to_string(self.pid_file()).unwrap().trim().parse().unwrap()
     }
 
-    /// Runs `rabbitmqctl`.
-    pub(crate) async fn control(&self, arguments: &[&str]) {
+    /// Runs `rabbitmqctl`, and returns what it says.
+    pub(crate) async fn control(&self, arguments: &[&str]) -> String {
         let mut command = self.command(CONTROL);
         command.args(arguments);
         let output = soon("rabbitmqctl", tokio::process::Command::from(command).output()).await.unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     fn pid_file(&self) -> PathBuf {
@@ -274,7 +275,10 @@ impl Node {
             .env("RABBITMQ_CONFIG_FILE", folder.join("rabbitmq"))
             .env("RABBITMQ_CONF_ENV_FILE", folder.join("rabbitmq-env.conf"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("plugins"))
-            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1} net_ticktime 8 +S 2");
+            .env(
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+                "-kernel inet_dist_use_interface {127,0,0,1} net_ticktime 8 +S 2",
+            );
         command
     }
 }
