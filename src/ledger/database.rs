@@ -14,6 +14,7 @@ use sqlx::migrate::{Migrate, MigrateError};
 use sqlx::{AnyConnection, Connection};
 use url::Url;
 
+use super::step::Waiting;
 use super::{FILE, Ledger, LedgerError};
 
 static SQLITE: Migrator = sqlx::migrate!("src/ledger/migrations/sqlite");
@@ -93,9 +94,10 @@ impl Ledger {
                 ],
             )
         };
-        let write = pool(1).connect(&url).await?;
-        let read = pool(4).connect(&url).await?;
-        Ok(Self { database: Database::Sqlite, write, read })
+        // A connection to a file doesn't break while nobody uses it.
+        let write = pool(1).test_before_acquire(false).connect(&url).await?;
+        let read = pool(4).test_before_acquire(false).connect(&url).await?;
+        Ok(Self { database: Database::Sqlite, write, read, waiting: Waiting::default() })
     }
 
     /// The PostgreSQL ledger at an address, as it is: its tables may be out of date.
@@ -120,7 +122,7 @@ impl Ledger {
         let first = first.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(unreachable)?;
         first.close().await.map_err(unreachable)?;
         let write = pool(CONNECTIONS, &settings).connect(url.expose_secret()).await.map_err(unreachable)?;
-        Ok(Self { database: Database::PostgreSql, read: write.clone(), write })
+        Ok(Self { database: Database::PostgreSql, read: write.clone(), write, waiting: Waiting::default() })
     }
 }
 

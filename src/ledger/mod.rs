@@ -8,6 +8,7 @@
 //!   befalls a scope as a whole;
 //! * [`view`]: everything that decides about one account's status;
 //! * [`work`]: due accounts go out under a lease, and come back settled;
+//! * [`step`]: what a look at one writes meanwhile;
 //! * [`halt`]: calls to the platform stand still, for all workers;
 //! * [`workers`]: which workers are at work;
 //! * [`balance`]: accepted = the sum of the outcomes + the gaps;
@@ -33,6 +34,7 @@ pub mod learned;
 pub mod outcome;
 pub mod record;
 pub mod show;
+mod step;
 pub mod view;
 mod whole;
 pub mod work;
@@ -68,6 +70,9 @@ pub enum LedgerError {
         /// Why.
         why: sqlx::Error,
     },
+    /// A commit that several shared failed for one of the others.
+    #[error("the ledger's database failed in a commit that was shared with others")]
+    Together,
     /// The tables aren't up to date, and this process isn't to change them.
     #[error(
         "the ledger's tables aren't up to date ({pending} migrations are pending), and ledger.migrate is false; \
@@ -98,7 +103,7 @@ impl LedgerError {
                     | sqlx::Error::Decode(_)
                     | sqlx::Error::Configuration(_)
             ),
-            Self::Unreachable { .. } => true,
+            Self::Unreachable { .. } | Self::Together => true,
             Self::Migration(_) | Self::Unreadable(_) | Self::Address | Self::Pending { .. } => false,
         }
     }
@@ -114,6 +119,7 @@ pub struct Ledger {
     /// SQLite has one writer at a time: a pool of one queues them fairly, where its own lock would make them poll.
     write: AnyPool,
     read: AnyPool,
+    waiting: step::Waiting,
 }
 
 impl Ledger {

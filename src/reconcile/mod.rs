@@ -26,7 +26,7 @@ pub use self::policy::{OnAccessLost, Policies, Policy};
 pub use self::schedule::Schedule;
 
 use self::gate::Gate;
-use self::look::{Look, Probe};
+use self::look::{Ended, Look, Probe};
 use crate::broker::Health;
 use crate::delivery::Timestamp;
 use crate::drata::Client;
@@ -55,6 +55,9 @@ pub struct Settings {
 
 /// How long to be idle at the most: another process may have made an account due.
 const IDLE: Duration = Duration::from_secs(1);
+
+/// How long to wait for more looks to end before others are begun, while most still go on.
+const GATHER: Duration = Duration::from_millis(2);
 
 /// How often a worker says that it is at work.
 const ATTEND: Duration = Duration::from_secs(5);
@@ -119,6 +122,10 @@ impl Reconciler {
         let slots = Arc::new(Semaphore::new(self.settings.concurrency));
         let mut batch: u64 = 0;
         while !token.is_cancelled() {
+            if slots.available_permits() < self.settings.concurrency / 2 {
+                // Looks that settle together end together: one taking then serves them all.
+                tokio::time::sleep(GATHER).await;
+            }
             let free = slots.available_permits();
             batch += 1;
             let leases = self.take(free, batch).await;
@@ -186,8 +193,8 @@ impl Reconciler {
     async fn once(&self, lease: &Lease) -> Result<Held, LedgerError> {
         let view = self.ledger.view(lease, &|connection| self.policies.roots(connection)).await?;
         let policy = self.policies.of(&view.connection);
-        let (ended, probe) = Look::new(self, lease, &view, policy).settle().await;
-        let held = match ended? {
+        let Ended { settlement, attempts, probe } = Look::new(self, lease, &view, policy).settle().await?;
+        let held = match settlement {
             Ok(settlement) => {
                 tracing::info!(
                     account = %view.account.key,
@@ -197,7 +204,7 @@ impl Reconciler {
                     reason = settlement.reason,
                     "reconciled"
                 );
-                let held = self.ledger.settle(lease, view.version, &settlement).await?;
+                let held = self.ledger.settle(lease, view.version, &settlement, attempts).await?;
                 if let (Held::Written, Settled::Applied, Some(since)) = (held, settlement.result, view.owed_since) {
                     metrics::histogram!(names::RECEIPT_TO_TARGET_SECONDS)
                         .record(Timestamp::now().since(since).as_secs_f64());

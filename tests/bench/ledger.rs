@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rollcall::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind};
+use rollcall::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind, When};
 use rollcall::delivery::{Delivery, Encoding, SecretName, Stamp, Timestamp};
 use rollcall::ledger::Ledger;
 use rollcall::ledger::record::{Entry, Placed, Reading, Record};
@@ -240,7 +240,7 @@ impl Site {
             replay: None,
             body: Bytes::from(format!(r#"{{"of":{},"filling":"{filling}"}}"#, self.sequence)),
         };
-        let reading = Reading::Told { changes: vec![placed], note: None, at: None };
+        let reading = Reading::Told { changes: vec![placed], note: None, when: When::default() };
         Record::Delivery(Box::new(Entry { delivery, reading, approved: false }))
     }
 
@@ -264,7 +264,7 @@ impl Site {
 async fn look(ledger: Ledger, leases: Vec<Lease>) {
     for lease in leases {
         let view = ledger.view(&lease, &|_| Vec::new()).await.unwrap();
-        assert_eq!(ledger.intend(&lease, view.version, PERSON, LEASE).await.unwrap(), Held::Written);
+        assert_eq!(ledger.intend(&lease, view.version, PERSON, LEASE, Vec::new()).await.unwrap(), Held::Written);
         let attempt = Attempt {
             operation: "connect",
             wanted: Some(PERSON),
@@ -273,7 +273,6 @@ async fn look(ledger: Ledger, leases: Vec<Lease>) {
             duration: Duration::from_millis(80),
             message: None,
         };
-        ledger.attempt(&lease, attempt).await.unwrap();
         let settlement = Settlement {
             result: Settled::Applied,
             reason: None,
@@ -283,6 +282,6 @@ async fn look(ledger: Ledger, leases: Vec<Lease>) {
             keep_intent: false,
             due_at: None,
         };
-        assert_eq!(ledger.settle(&lease, view.version, &settlement).await.unwrap(), Held::Written);
+        assert_eq!(ledger.settle(&lease, view.version, &settlement, vec![attempt]).await.unwrap(), Held::Written);
     }
 }
