@@ -4,7 +4,8 @@
 //! * [`schedule`]: which faults strike, and when; [`stage`] and [`host`]: the processes, the wires, the services;
 //! * [`telling`]: the deliveries are posted, again and again until they are taken; [`quiet`]: until nothing is left to do;
 //! * [`check`], [`order`]: what must hold then, and what must have held all the time;
-//! * [`round`]: all of it for one seed; [`soak`]: for a long time, with an eye on memory.
+//! * [`round`]: all of it for one seed; [`meter`]: what the processes have in memory meanwhile;
+//! * [`outage`]: what long outages cost.
 //!
 //! `tests/chaos/README.md` says how to run it, and how it was shown that it can fail.
 
@@ -23,10 +24,12 @@ mod check;
 mod harness;
 mod host;
 mod ledger;
+mod meter;
 mod model;
 mod notes;
 mod options;
 mod order;
+mod outage;
 mod quiet;
 mod report;
 mod round;
@@ -57,6 +60,9 @@ async fn run(options: Options) -> ExitCode {
     }
     let began = Instant::now();
     let mut verdicts = Vec::new();
+    if let Some(seconds) = options.outage {
+        verdicts.push(outage::run(seconds, &options).await);
+    }
     for (topology, seed, deliveries) in rounds(&options) {
         if options.plan {
             report::plan(&round::Plan::new(topology, seed, deliveries, &options));
@@ -77,7 +83,11 @@ async fn run(options: Options) -> ExitCode {
 fn rounds(options: &Options) -> Box<dyn Iterator<Item = (Topology, u64, usize)>> {
     let (topology, deliveries) = (options.topology, options.deliveries);
     let seeds = options.seeds.clone();
+    if let Some(minutes) = options.soak {
+        return Box::new(std::iter::once((topology, 1, minutes * 60 * options.rate * 8 / 9)));
+    }
     match (seeds.last().copied(), options.minutes) {
+        (None, None) if options.outage.is_some() => Box::new(std::iter::empty()),
         (None, None) => Box::new(SHORT.into_iter()),
         (last, Some(_)) => {
             let on = last.map_or(1, |last| last + 1);

@@ -29,8 +29,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 25)]
     pub(crate) rate: usize,
     /// One long round with faults that end no process; memory and file descriptors are compared over it.
-    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["minutes", "seeds"])]
-    pub(crate) soak: Option<u64>,
+    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["minutes", "seeds", "deliveries"])]
+    pub(crate) soak: Option<usize>,
+    /// Outages of Drata and of the ledger, of so many seconds each, and what they cost.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) outage: Option<u64>,
     /// Says what a seed does, and does nothing.
     #[arg(long)]
     pub(crate) plan: bool,

@@ -82,21 +82,22 @@ pub(crate) fn judge(history: &History, calls: &[Seen], late: &[(i64, i64)]) -> J
     let mut calls: Vec<&Seen> = calls.iter().collect();
     calls.sort_by_key(|seen| (seen.begun, seen.number));
     let may_be_late = |call: &Seen| late.iter().any(|(from, to)| (*from..=*to).contains(&call.begun));
+    let decided: Vec<_> = calls.iter().map(|call| history.decided(call)).collect();
     for (n, call) in calls.iter().enumerate() {
         if call.landed.is_some_and(|landed| calls.iter().any(|c| c.begun > call.begun && c.begun < landed)) {
             judged.overtaken += 1;
         }
-        let Some((_, latest)) = history.decided(call) else {
+        let Some((_, latest)) = decided[n] else {
             judged.wrong.push(format!("nothing that was recorded asks for this call: {call:?}"));
             continue;
         };
-        for before in &calls[..n] {
+        for (before, decided) in calls.iter().zip(&decided).take(n) {
             // A call that is done late is under way until it is done, or until nobody waits for it any more.
             if before.ended.is_none_or(|ended| ended > call.begun + BLUR) && !may_be_late(before) && !may_be_late(call)
             {
                 judged.wrong.push(format!("two calls at once: {before:?} and {call:?}"));
             }
-            if history.decided(before).is_some_and(|(earliest, _)| latest < earliest) {
+            if decided.is_some_and(|(earliest, _)| latest < earliest) {
                 if may_be_late(call) {
                     judged.overtaken += 1;
                 } else {

@@ -17,10 +17,16 @@ use crate::world::Post;
 pub(crate) struct Verdict {
     name: String,
     deliveries: usize,
-    posts: usize,
     faults: usize,
     pub(crate) violations: usize,
     seconds: f64,
+}
+
+impl Verdict {
+    pub(crate) fn of(name: String, deliveries: usize, notes: &Notes, violations: usize) -> Self {
+        let (faults, seconds) = (notes.struck().len(), notes.elapsed());
+        Self { name, deliveries, faults, violations, seconds }
+    }
 }
 
 /// What a seed does, in one line.
@@ -71,14 +77,8 @@ pub(crate) fn verdict(plan: &Plan, notes: &Notes, deliveries: &[Delivery], found
         "  accounts: {:?}; calls: {}, of which {} landed late; statuses overtaken and corrected: {}",
         found.statuses, found.calls, found.landed_late, found.overtaken
     );
-    let verdict = Verdict {
-        name: format!("seed {} on {}", plan.seed, plan.topology.as_str()),
-        deliveries: deliveries.len(),
-        posts: sent,
-        faults: notes.struck().len(),
-        violations: found.violations.len(),
-        seconds: notes.elapsed(),
-    };
+    let name = format!("seed {} on {}", plan.seed, plan.topology.as_str());
+    let verdict = Verdict::of(name, deliveries.len(), notes, found.violations.len());
     println!(
         "  told after {told:.0} s, quiet and checked after {:.0} s: {} violations",
         verdict.seconds, verdict.violations
@@ -89,10 +89,8 @@ pub(crate) fn verdict(plan: &Plan, notes: &Notes, deliveries: &[Delivery], found
 /// Prints all rounds.
 pub(crate) fn summary(verdicts: &[Verdict]) {
     for verdict in verdicts {
-        let Verdict { name, deliveries, posts, faults, violations, seconds } = verdict;
-        println!(
-            "{name}: {deliveries} deliveries in {posts} posts, {faults} faults, {violations} violations, {seconds:.0} s"
-        );
+        let Verdict { name, deliveries, faults, violations, seconds } = verdict;
+        println!("{name}: {deliveries} deliveries, {faults} faults, {violations} violations, {seconds:.0} s");
     }
 }
 

@@ -7,11 +7,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::check::{self, Found, Violation};
 use crate::ledger::Look;
+use crate::meter::Meter;
 use crate::notes::Notes;
 use crate::options::{Options, Topology};
 use crate::quiet;
 use crate::report::{self, Verdict};
-use crate::schedule::{Strike, schedule};
+use crate::schedule::{Pace, Strike, schedule};
 use crate::stage::Stage;
 use crate::telling::{self, Delivery};
 use crate::world::World;
@@ -28,21 +29,24 @@ pub(crate) struct Plan {
     pub(crate) rate: usize,
     /// By how many seconds some clocks are wrong.
     pub(crate) skew: Option<i64>,
+    /// How close the faults come.
+    pub(crate) pace: Pace,
 }
 
 impl Plan {
     pub(crate) fn new(topology: Topology, seed: u64, deliveries: usize, options: &Options) -> Self {
+        let pace = if options.soak.is_some() { Pace::Soak } else { Pace::Dense };
         let world = World::new(seed, options.accounts, deliveries);
-        let schedule = schedule(seed, topology, world.posts.len(), options.rate);
+        let schedule = schedule(seed, topology, world.posts.len(), options.rate, pace);
         let skew = (!options.no_skew).then(|| fastrand::Rng::with_seed(seed).i64(-200..=200));
-        Self { topology, seed, world, schedule, rate: options.rate, skew }
+        Self { topology, seed, world, schedule, rate: options.rate, skew, pace }
     }
 }
 
 /// Runs it.
 pub(crate) async fn run(plan: Plan, options: &Options) -> Verdict {
     let notes = Notes::new(options.verbose);
-    let Plan { topology, seed, ref world, ref schedule, rate, skew } = plan;
+    let Plan { topology, seed, ref world, ref schedule, rate, skew, pace } = plan;
     println!("seed {seed} on {}: {}", topology.as_str(), report::outline(&plan));
     let stage = Arc::new(Stage::set(topology, world, skew, notes.clone()).await);
     let deliveries = Arc::new(telling::deliveries(&stage, world));
@@ -50,6 +54,10 @@ pub(crate) async fn run(plan: Plan, options: &Options) -> Verdict {
     let mut watch = JoinSet::new();
     let (watching, token) = (Arc::clone(&stage), watched.clone());
     watch.spawn_local(async move { token.run_until_cancelled(watching.watch()).await });
+    let meter = Arc::new(Meter::default());
+    let metering = Arc::clone(&meter);
+    let (watching, token) = (Arc::clone(&stage), watched.clone());
+    watch.spawn_local(async move { token.run_until_cancelled(metering.watch(&watching)).await });
     telling::tell(&stage, world, &deliveries, schedule, rate).await;
     let told = notes.elapsed();
     let mut look = Look::into(&stage.site).await;
@@ -61,6 +69,11 @@ pub(crate) async fn run(plan: Plan, options: &Options) -> Verdict {
     }
     drop(look);
     let mut stage = Arc::into_inner(stage).expect("nobody else has the stage any more");
+    if pace == Pace::Soak {
+        let grown =
+            meter.verdict().into_iter().map(|what| Violation { account: None, what: format!("it grows: {what}") });
+        found.violations.extend(grown);
+    }
     let verdict = report::verdict(&plan, &notes, &deliveries, &found, told);
     if !found.violations.is_empty() {
         tell_of(&mut stage, &plan, &deliveries, &found).await;

@@ -172,8 +172,17 @@ fn deck(dice: &mut Rng, topology: Topology) -> Vec<(u64, Fault)> {
     deck
 }
 
+/// How close faults come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Every second or two, whatever there is.
+    Dense,
+    /// Twice a minute, and none that ends a process.
+    Soak,
+}
+
 /// The schedule: faults of every kind, one after the other and some at once, until shortly before the last post.
-pub(crate) fn schedule(seed: u64, topology: Topology, posts: usize, rate: usize) -> Vec<Strike> {
+pub(crate) fn schedule(seed: u64, topology: Topology, posts: usize, rate: usize, pace: Pace) -> Vec<Strike> {
     let hosts = Hosts::of(topology);
     let mut dice = Rng::with_seed(seed ^ 0x00c4_a055);
     let per_tenth = |tenths: u64| usize::try_from(tenths).unwrap() * rate / 10;
@@ -183,6 +192,7 @@ pub(crate) fn schedule(seed: u64, topology: Topology, posts: usize, rate: usize)
     while at + rate < posts {
         if waiting.is_empty() {
             waiting = deck(&mut dice, topology);
+            waiting.retain(|(_, fault)| pace == Pace::Dense || !fault.ends_a_process());
         }
         let fits = |fault: Fault| {
             let free = |subject| strikes.iter().all(|s| s.end < at || !s.fault.subjects(hosts).contains(subject));
@@ -192,7 +202,8 @@ pub(crate) fn schedule(seed: u64, topology: Topology, posts: usize, rate: usize)
             let (tenths, fault) = waiting.remove(next);
             strikes.push(Strike { begin: at, end: (at + per_tenth(tenths)).min(posts - 1), fault });
         }
-        at += per_tenth(dice.u64(10..25)).max(1);
+        let gap = if pace == Pace::Dense { dice.u64(10..25) } else { dice.u64(200..400) };
+        at += per_tenth(gap).max(1);
     }
     strikes
 }

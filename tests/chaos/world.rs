@@ -89,6 +89,11 @@ impl World {
         world
     }
 
+    /// A world in which nothing happens by itself.
+    pub(crate) const fn quiet(accounts: i64) -> Self {
+        Self { roots: 1, parts: Vec::new(), told: Vec::new(), posts: Vec::new(), accounts }
+    }
+
     /// The id of a root, as `scopes` in the configuration names it.
     pub(crate) fn root_id(root: usize) -> String {
         (ORGANIZATION.1.parse::<usize>().unwrap() + root).to_string()
