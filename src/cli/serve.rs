@@ -114,6 +114,7 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
                 attempts: settings.retry.attempts,
             },
             waiting: settings.retry.waiting,
+            second_look: settings.retry.second_look,
             request_timeout: settings.drata.timeout,
             concurrency: CONCURRENCY,
             dry_run: args.dry_run,

@@ -171,6 +171,7 @@ impl Stage {
                     attempts: 12,
                 },
                 waiting: Duration::from_secs(1),
+                second_look: Duration::from_secs(120),
                 request_timeout: Duration::from_secs(5),
                 concurrency: 4,
                 dry_run: false,

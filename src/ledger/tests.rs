@@ -132,6 +132,23 @@ impl Site {
     }
 }
 
+/// One worker of several: records its batches one after the other, and after each reconciles some of what is due.
+async fn work(ledger: &Ledger, worker: u64, batches: Vec<Vec<Entry>>, roots: &[RootPattern]) {
+    for batch in batches {
+        let batch: Vec<Record> = batch.into_iter().map(|entry| Record::Delivery(Box::new(entry))).collect();
+        ledger.record(&batch).await.unwrap();
+        for lease in ledger.take_due(&format!("worker {worker}"), LEASE, 3).await.unwrap().leases {
+            let mut held = Held::Moved;
+            while held == Held::Moved {
+                let view = ledger.view(&lease, &|_| roots.to_vec()).await.unwrap();
+                let settlement = settlement_of(&access(&view.grants, &view.roots));
+                held = ledger.settle(&lease, view.version, &settlement, Vec::new()).await.unwrap();
+            }
+            assert_eq!(held, Held::Written);
+        }
+    }
+}
+
 /// What the reconciler writes down, were every call to succeed.
 fn settlement_of(access: &Access) -> Settlement {
     match access {

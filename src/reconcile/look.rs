@@ -18,8 +18,6 @@ use crate::target::{Failure, FailureClass, Identity, IdentityRef, LinkStatus, Pe
 
 /// How long after its time-out a request of ours may still reach the platform.
 const MARGIN: Duration = Duration::from_secs(2);
-/// After an unanswered request, how long until its account is looked at once more.
-const DOUBLE_CHECK: Duration = Duration::from_secs(120);
 /// How long to wait after a 429 that doesn't say.
 const THROTTLED: Duration = Duration::from_secs(5);
 
@@ -467,7 +465,9 @@ impl<'a> Look<'a> {
 
     fn end(&self, result: Settled, reason: impl Into<String>, due_at: Option<Timestamp>) -> Stop {
         let reason = Some(reason.into()).filter(|reason| !reason.is_empty());
-        let double_check = self.unanswered && matches!(result, Settled::Applied | Settled::Unchanged);
+        // What was never answered may be done yet, and overtake what is so now.
+        let second_look = self.unanswered && matches!(result, Settled::Applied | Settled::Unchanged);
+        let settings = &self.reconciler.settings;
         Stop::Settled(Box::new(Settlement {
             result,
             reason,
@@ -475,7 +475,7 @@ impl<'a> Look<'a> {
             actual: self.actual,
             identity: self.identity,
             keep_intent: self.unanswered,
-            due_at: if double_check { Some(self.now().plus(DOUBLE_CHECK)) } else { due_at },
+            due_at: if second_look { Some(self.now().plus(settings.second_look)) } else { due_at },
         }))
     }
 }

@@ -43,6 +43,8 @@ pub struct Settings {
     pub schedule: Schedule,
     /// How often an account that waits for something outside is looked at again.
     pub waiting: Duration,
+    /// How long after a request that was never answered its account is looked at once more.
+    pub second_look: Duration,
     /// How long a call to the platform may take; leases are longer than that.
     pub request_timeout: Duration,
     /// How many accounts are worked on at once.

@@ -64,6 +64,23 @@ pub(crate) struct Answer {
     pub(crate) retry_after: Option<String>,
 }
 
+/// Something that happened, as GitHub tells it.
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    /// Its place in all that happens: a second after the one before.
+    pub(crate) number: u64,
+    /// The event and action: `organization.member_added`.
+    pub(crate) name: &'static str,
+    /// To whom; for what befalls a team or repository as a whole, somebody.
+    pub(crate) account: Account,
+    /// The login that the account has by then.
+    pub(crate) login: String,
+    /// The name and id of the organisation.
+    pub(crate) root: (String, String),
+    /// The name and id of the team or repository, where the event has one.
+    pub(crate) part: Option<(String, String)>,
+}
+
 /// GitHub. Its clock moves by a second with everything that happens, and stays behind ours.
 pub(crate) struct GitHub {
     signer: Box<dyn Signer>,
@@ -74,6 +91,11 @@ pub(crate) struct GitHub {
 
 impl GitHub {
     pub(crate) fn new() -> Self {
+        Self::since(Duration::from_secs(3_600))
+    }
+
+    /// The same, where the first thing happened that long ago.
+    pub(crate) fn since(ago: Duration) -> Self {
         let settings = SourceSettings {
             name: "acme-github".parse().unwrap(),
             host: "github.com".to_owned(),
@@ -88,7 +110,7 @@ impl GitHub {
         Self {
             signer: (provider::find("github").unwrap().signer)(&settings, secret).unwrap(),
             http: outbound::builder(&anywhere, Duration::from_secs(10)).unwrap().build().unwrap(),
-            began: Timestamp::now().plus_micros(-3_600_000_000),
+            began: Timestamp::now().plus_micros(-i64::try_from(ago.as_micros()).unwrap()),
             happened: AtomicU64::new(0),
         }
     }
@@ -104,23 +126,40 @@ impl GitHub {
     }
 
     fn happens(&self, account: Account, joined: bool) -> Posted {
-        let number = self.happened.fetch_add(1, Ordering::Relaxed);
-        let at = self.began.plus(Duration::from_secs(number));
-        let event = if joined { "organization.member_added" } else { "organization.member_removed" };
         let (root, root_id) = ORGANIZATION;
-        let draft = self.signer.invent(&Invention {
-            id: Some(time_based(at, number).to_string()),
-            event: event.to_owned(),
+        self.tell(&Event {
+            number: self.happened.fetch_add(1, Ordering::Relaxed),
+            name: if joined { "organization.member_added" } else { "organization.member_removed" },
+            account,
             login: account.login(),
-            account_id: account.id(),
-            root: root.to_owned(),
-            root_id: root_id.to_owned(),
+            root: (root.to_owned(), root_id.to_owned()),
             part: None,
-            part_id: None,
+        })
+    }
+
+    /// The delivery that tells of something.
+    pub(crate) fn tell(&self, event: &Event) -> Posted {
+        let at = self.began.plus(Duration::from_secs(event.number));
+        let (part, part_id) = event.part.clone().unzip();
+        let draft = self.signer.invent(&Invention {
+            id: Some(time_based(at, event.number).to_string()),
+            event: event.name.to_owned(),
+            login: event.login.clone(),
+            account_id: event.account.id(),
+            root: event.root.0.clone(),
+            root_id: event.root.1.clone(),
+            part,
+            part_id,
         });
         let draft = draft.unwrap();
         let request = self.signer.sign(&draft, at).unwrap();
-        Posted { id: draft.id.parse().unwrap(), account, joined, headers: request.headers, body: request.body }
+        Posted {
+            id: draft.id.parse().unwrap(),
+            account: event.account,
+            joined: event.name == "organization.member_added",
+            headers: request.headers,
+            body: request.body,
+        }
     }
 
     /// Posts a delivery. None if there was no answer.
@@ -129,6 +168,13 @@ impl GitHub {
         let response = request.send().await.ok()?;
         let retry_after = response.headers().get("Retry-After").map(|value| value.to_str().unwrap().to_owned());
         Some(Answer { status: response.status().as_u16(), retry_after })
+    }
+
+    /// Posts a delivery that somebody has changed on its way.
+    pub(crate) async fn forge(&self, to: &Url, delivery: &Posted) -> Option<Answer> {
+        let mut forged = delivery.clone();
+        forged.body.push(b' ');
+        self.post(to, &forged).await
     }
 
     /// Posts a delivery, which has to be taken.

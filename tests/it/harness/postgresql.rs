@@ -1,6 +1,9 @@
 //! A schema of a test's own in PostgreSQL, dropped in the end.
 
+use std::net::SocketAddr;
+
 use sqlx::{AnyConnection, AssertSqlSafe, Connection};
+use url::Url;
 use uuid::Uuid;
 
 /// Where PostgreSQL is unless `ROLLCALL_TEST_POSTGRES` says so.
@@ -19,6 +22,27 @@ impl Schema {
         run(&format!("CREATE SCHEMA {name}")).await;
         let url = format!("{}?options[search_path]={name}&application_name={name}", server());
         Self { name, url }
+    }
+}
+
+impl Schema {
+    /// Where PostgreSQL is.
+    pub(crate) fn server() -> SocketAddr {
+        let url: Url = server().parse().unwrap();
+        url.socket_addrs(|| Some(5432)).unwrap()[0]
+    }
+
+    /// The address of the schema by way of a proxy.
+    pub(crate) fn url_through(&self, proxy: SocketAddr) -> String {
+        let mut url: Url = self.url.parse().unwrap();
+        url.set_ip_host(proxy.ip()).unwrap();
+        url.set_port(Some(proxy.port())).unwrap();
+        url.into()
+    }
+
+    /// Ends everybody's sessions, as an administrator may.
+    pub(crate) async fn end_sessions(&self) {
+        run(&end("application_name", &self.name)).await;
     }
 }
 

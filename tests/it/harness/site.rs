@@ -94,6 +94,17 @@ impl Site {
         self.schema = Some(schema);
     }
 
+    /// The schema in PostgreSQL, if the ledger is there.
+    pub(crate) const fn schema(&self) -> Option<&Schema> {
+        self.schema.as_ref()
+    }
+
+    /// Leaves the folder where it is, and says where that is.
+    pub(crate) fn keep(&mut self) -> PathBuf {
+        self.folder.disable_cleanup(true);
+        self.folder.path().to_owned()
+    }
+
     /// Lets what follows serve as a role of its own that may do what `deploy/postgres/role.sql` says.
     pub(crate) async fn serves_as_a_role(&mut self) -> Role {
         let role = self.schema.as_ref().expect("a site in PostgreSQL").role().await;

@@ -357,7 +357,7 @@ async fn a_full_disk_is_a_503_until_there_is_room_again() {
     all_accepted(&site, &at, &deliveries[..5]).await;
 
     // The same folder, as the process sees it.
-    let inside = PathBuf::from(format!("/proc/{}/root", ingress.id())).join(data.strip_prefix("/").unwrap());
+    let inside = PathBuf::from(format!("/proc/{}/root", ingress.id().unwrap())).join(data.strip_prefix("/").unwrap());
     let filler = inside.join("filler");
     fill(&filler);
     let refused = site.github.post(&at.webhook, &deliveries[5]).await.unwrap();
