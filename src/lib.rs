@@ -24,7 +24,7 @@
 //! | [`worker`] | one delivery → its changes, committed, acked |
 //! | [`ingress`] | the HTTP edge and the admin listener |
 //! | [`config`], [`telemetry`] | settings, validated whole; logs and metrics |
-//! | [`app`], [`shutdown`], [`outbound`] | settings → ports → tasks; how everything ends; how requests of ours go out |
+//! | [`app`], [`shutdown`], [`outbound`], [`backoff`] | settings → ports → tasks; how everything ends; how requests of ours go out, and when again |
 //! | [`cli`], [`demo`] | one file a command; the stories |
 //!
 //! # What always holds
@@ -41,6 +41,7 @@
 
 pub mod access;
 pub mod app;
+pub mod backoff;
 pub mod broker;
 pub mod cli;
 pub mod config;

@@ -10,7 +10,7 @@ use sqlx::{AnyConnection, Row};
 use super::balance::{self, Tally};
 use super::database::{lock_account, lock_recording};
 use super::outcome::{self, Outcome};
-use super::{Ledger, LedgerError, now, unless_in_conflict};
+use super::{Ledger, LedgerError, now, unless_in_conflict, unreadable};
 use crate::access::{AccessKind, Change};
 use crate::delivery::{Checkpoint, Delivery, Timestamp, event_time};
 use crate::target::ConnectionRef;
@@ -113,13 +113,7 @@ impl Ledger {
                 }
                 Record::Checkpoint(checkpoint) => tally.checkpoint(&mut tx, checkpoint, now).await?,
                 Record::Unreadable { id, why, body } => {
-                    sqlx::query("INSERT INTO unreadable (at, message, why, body) VALUES ($1, $2, $3, $4)")
-                        .bind(now.micros())
-                        .bind(id)
-                        .bind(why)
-                        .bind(body.to_vec())
-                        .execute(&mut *tx)
-                        .await?;
+                    unreadable::keep(&mut tx, id.as_deref(), why, body, now).await?;
                 }
             }
         }

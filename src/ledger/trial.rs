@@ -45,6 +45,20 @@ impl Trial {
     }
 }
 
+impl Trial {
+    /// Lets a table refuse the rows of which that is true, as a constraint does.
+    pub(crate) async fn refuse(&self, table: &str, condition: &str) {
+        let statement = match self.ledger.database() {
+            Database::Sqlite => format!(
+                "CREATE TRIGGER refuse_{table} BEFORE INSERT ON {table} WHEN NEW.{condition} \
+                 BEGIN SELECT RAISE(ABORT, 'refused by a test'); END"
+            ),
+            Database::PostgreSql => format!("ALTER TABLE {table} ADD CHECK (NOT ({condition}))"),
+        };
+        sqlx::query(AssertSqlSafe(statement)).execute(&self.ledger.write).await.unwrap();
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         if let Self::Schema(schema) = self {

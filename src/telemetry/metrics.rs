@@ -89,6 +89,8 @@ pub const WAITING_ACCOUNTS: &str = "rollcall_waiting_accounts";
 pub const PARKED_ACCOUNTS: &str = "rollcall_parked_accounts";
 /// Accounts that a dry run would have changed.
 pub const WOULD_APPLY_ACCOUNTS: &str = "rollcall_would_apply_accounts";
+/// Messages that can't be read.
+pub const UNREADABLE_MESSAGES: &str = "rollcall_unreadable_messages";
 /// Deliveries that aren't done.
 pub const OPEN_DELIVERIES: &str = "rollcall_open_deliveries";
 /// Accepted deliveries that haven't arrived.
@@ -136,6 +138,12 @@ pub const METRICS: &[Metric] = &[
         Unit::Count,
         &[],
         "Accounts that a dry run would have changed; they are among those that wait.",
+    ),
+    gauge(
+        UNREADABLE_MESSAGES,
+        Unit::Count,
+        &[],
+        "Messages that aren't rollcall's or can't be read, each counted once; `rollcall deliveries unreadable` lists them.",
     ),
     gauge(
         OPEN_DELIVERIES,

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::topology;
+use crate::backoff::Backoff;
 use crate::broker::{Health, State};
 use crate::delivery::Timestamp;
 use crate::shutdown::Tasks;
@@ -23,8 +24,8 @@ use crate::shutdown::Tasks;
 const ATTEMPT: Duration = Duration::from_secs(10);
 /// How long a connection may take to close.
 const CLOSE: Duration = Duration::from_secs(2);
-/// The first pause between attempts, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// The pauses between attempts.
+const AGAIN: Backoff = Backoff { first: Duration::from_millis(200), longest: Duration::from_secs(10) };
 /// How long to wait before the topology is declared again. RabbitMQ 3.10 doesn't cancel the consumers of a queue that is
 /// deleted and declared again within milliseconds; they hang.
 const REPAIR: Duration = Duration::from_secs(1);
@@ -237,7 +238,7 @@ impl<R: Role> Supervisor<R> {
                 }
             }
             tokio::select! {
-                () = sleep(pause(attempt)) => attempt += 1,
+                () = sleep(AGAIN.pause(attempt, fastrand::f64())) => attempt += 1,
                 () = closing.cancelled() => {}
             }
         }
@@ -318,26 +319,9 @@ impl<R: Role> Supervisor<R> {
     }
 }
 
-/// Doubles with each attempt, with up to half taken off at random so that a fleet doesn't come back as one.
-fn pause(attempt: u32) -> Duration {
-    let (first, longest) = PAUSES;
-    let pause = first.saturating_mul(2_u32.saturating_pow(attempt)).min(longest);
-    pause.mul_f64(1.0 - fastrand::f64() / 2.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pauses_grow_to_a_limit_and_differ() {
-        for attempt in 0..100 {
-            let pause = pause(attempt);
-            assert!(pause >= Duration::from_millis(100) && pause <= Duration::from_secs(10), "{attempt}: {pause:?}");
-        }
-        assert!(pause(0) <= Duration::from_millis(200));
-        assert!(pause(9) >= Duration::from_secs(5));
-    }
 
     #[test]
     fn the_first_reason_for_an_end_is_the_one_that_counts() {

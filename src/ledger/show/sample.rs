@@ -108,6 +108,12 @@ impl Sample {
         sample.record(8, "star-1", "star.created", Reading::Ignored("it says nothing about access".into())).await;
         let misshapen = Reading::Parked("organization.login: missing field".into());
         sample.record(8, "odd-1", "organization.member_added", misshapen).await;
+        let (why, body) = ("it isn't one of ours: it has no headers".to_owned(), "hello".into());
+        let stranger = Record::Unreadable { id: Some("m-1".to_owned()), why, body };
+        for minutes in [8, 9] {
+            sample.clock(minute(minutes)).await;
+            sample.ledger.record(std::slice::from_ref(&stranger)).await.unwrap();
+        }
         sample.clock(minute(10)).await;
         sample
     }
