@@ -134,6 +134,9 @@ fn is_about_data(code: &str) -> bool {
     code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
 }
 
+/// How long closing may take.
+const CLOSE: Duration = Duration::from_secs(5);
+
 /// The SQLite ledger's file in its folder.
 pub const FILE: &str = "ledger.db";
 
@@ -193,10 +196,15 @@ impl Ledger {
         Ok(self.read.begin_with(self.database.begin_reading()).await?)
     }
 
-    /// Closes all connections.
+    /// Closes all connections, within a few seconds: one whose other end has vanished can't be closed in good order.
     pub async fn close(&self) {
-        self.read.close().await;
-        self.write.close().await;
+        let closing = async {
+            self.read.close().await;
+            self.write.close().await;
+        };
+        if tokio::time::timeout(CLOSE, closing).await.is_err() {
+            tracing::warn!("a connection of the ledger's didn't close in time and is cut off");
+        }
     }
 }
 

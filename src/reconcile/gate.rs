@@ -28,10 +28,31 @@ pub(super) struct Gate(Mutex<Inner>);
 struct Inner {
     halt: Option<Halt>,
     since: Timestamp,
-    failures: usize,
-    accounts: BTreeSet<i64>,
+    /// Failures in a row to look something up, and to connect: a look-up that works ends no row of the others.
+    looking_up: Row,
+    connecting: Row,
     /// The accounts whose last call failed.
     failing: BTreeMap<i64, Failing>,
+}
+
+/// Failures in a row.
+#[derive(Debug, Default)]
+struct Row {
+    failures: usize,
+    accounts: BTreeSet<i64>,
+}
+
+impl Row {
+    /// Counts one more. Returns whether that opens the breaker.
+    fn failed(&mut self, account: i64) -> bool {
+        self.failures += 1;
+        self.accounts.insert(account);
+        let opens = self.failures >= FAILURES && self.accounts.len() >= ACCOUNTS;
+        if opens {
+            *self = Self::default();
+        }
+        opens
+    }
 }
 
 #[derive(Debug)]
@@ -47,8 +68,8 @@ impl Gate {
         Self(Mutex::new(Inner {
             halt: None,
             since: now,
-            failures: 0,
-            accounts: BTreeSet::new(),
+            looking_up: Row { failures: 0, accounts: BTreeSet::new() },
+            connecting: Row { failures: 0, accounts: BTreeSet::new() },
             failing: BTreeMap::new(),
         }))
     }
@@ -88,28 +109,25 @@ impl Gate {
     pub(super) fn failed(&self, account: i64, operation: &'static str) -> bool {
         let mut inner = self.lock();
         let failing = inner.failing.entry(account).or_insert(Failing { operation, others_got_through: false });
-        if failing.operation != operation {
+        // To connect it has to look up first, so that failing to connect is the later trouble.
+        if operation == CONNECT && failing.operation != CONNECT {
             *failing = Failing { operation, others_got_through: false };
         }
-        inner.failures += 1;
-        inner.accounts.insert(account);
-        let opens = inner.failures >= FAILURES && inner.accounts.len() >= ACCOUNTS;
-        if opens {
-            inner.failures = 0;
-            inner.accounts.clear();
-        }
-        opens
+        if operation == CONNECT { inner.connecting.failed(account) } else { inner.looking_up.failed(account) }
     }
 
     /// A call was answered.
     pub(super) fn succeeded(&self, account: i64, operation: &str) {
         let mut inner = self.lock();
-        inner.failures = 0;
-        inner.accounts.clear();
-        inner.failing.remove(&account);
+        inner.looking_up = Row::default();
+        if operation == CONNECT {
+            inner.connecting = Row::default();
+        }
+        // A look-up that works says nothing about connecting.
+        let shows = |failing: &Failing| failing.operation != CONNECT || operation == CONNECT;
+        inner.failing.retain(|failed, failing| *failed != account || !shows(failing));
         for failing in inner.failing.values_mut() {
-            // A look-up that works says nothing about connecting.
-            failing.others_got_through |= failing.operation != CONNECT || operation == CONNECT;
+            failing.others_got_through |= shows(failing);
         }
     }
 
@@ -182,13 +200,28 @@ mod tests {
     }
 
     #[test]
+    fn look_ups_that_work_hide_no_failures_to_connect() {
+        let gate = Gate::new(Timestamp(0));
+        let mut opened = Vec::new();
+        for account in [1, 2, 3, 4, 5] {
+            gate.succeeded(account, "find identity");
+            opened.extend(failed(&gate, [account]));
+        }
+        assert_eq!(opened, [false, false, false, false, true]);
+    }
+
+    #[test]
     fn trouble_is_an_accounts_own_once_another_one_got_through() {
         let gate = Gate::new(Timestamp(0));
         gate.succeeded(2, CONNECT);
         failed(&gate, [1]);
         assert!(!gate.is_its_own(1), "that was before");
         gate.succeeded(2, "find identity");
+        gate.succeeded(1, "find identity");
         assert!(!gate.is_its_own(1), "a look-up shows nothing about connecting");
+        gate.succeeded(2, CONNECT);
+        gate.succeeded(1, "find identity");
+        assert!(gate.is_its_own(1), "its own look-up doesn't either");
         gate.succeeded(1, CONNECT);
         failed(&gate, [1, 2]);
         gate.succeeded(3, CONNECT);

@@ -1,6 +1,9 @@
 //! A schema of a test's own in PostgreSQL, dropped in the end.
 
+use std::net::SocketAddr;
+
 use sqlx::{AnyConnection, AssertSqlSafe, Connection};
+use url::Url;
 use uuid::Uuid;
 
 /// Where PostgreSQL is unless `ROLLCALL_TEST_POSTGRES` says so.
@@ -23,6 +26,32 @@ impl Schema {
 }
 
 impl Schema {
+    /// Where PostgreSQL listens.
+    pub(crate) fn upstream() -> SocketAddr {
+        let url: Url = server().parse().unwrap();
+        url.socket_addrs(|| Some(5432)).unwrap()[0]
+    }
+
+    /// The schema's address by way of a proxy.
+    pub(crate) fn through(&self, proxy: SocketAddr) -> String {
+        let mut url: Url = self.url.parse().unwrap();
+        url.set_host(Some(&proxy.ip().to_string())).unwrap();
+        url.set_port(Some(proxy.port())).unwrap();
+        url.to_string()
+    }
+
+    /// Ends every session on the schema, as an administrator may.
+    pub(crate) async fn end_sessions(&self) {
+        run(&end("application_name", &self.name)).await;
+    }
+
+    /// Puts the database's clock ahead by so many seconds, or back.
+    pub(crate) async fn shift_clock(&self, seconds: i64) {
+        let micros = seconds * 1_000_000;
+        let now = format!("CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) + ({micros})");
+        run(&format!("CREATE OR REPLACE VIEW {}.clock AS SELECT {now} AS now_us", self.name)).await;
+    }
+
     /// A role that may do in it what the one that serves may.
     pub(crate) async fn role(&self) -> Role {
         let role = Role {

@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use toml::Table;
 use url::Url;
 
+use super::chaos::Proxy;
 use super::github::{Account, GitHub, ORGANIZATION, SECRET};
 use super::postgresql::{Role, Schema};
 use super::process::{Addresses, Process};
@@ -92,6 +93,30 @@ impl Site {
         let schema = Schema::create().await;
         self.set("ledger", "url", schema.url.clone());
         self.schema = Some(schema);
+    }
+
+    /// Puts the ledger into PostgreSQL, and lets what follows reach it by way of a proxy only. The tests' own eye on the
+    /// ledger goes there directly.
+    pub(crate) async fn in_postgresql_behind_a_proxy(&mut self) -> Proxy {
+        self.in_postgresql().await;
+        let proxy = Proxy::to(Schema::upstream()).await;
+        let url = self.schema().through(proxy.address);
+        self.set("ledger", "url", url);
+        proxy
+    }
+
+    /// The schema of the ledger.
+    pub(crate) fn schema(&self) -> &Schema {
+        self.schema.as_ref().expect("a site in PostgreSQL")
+    }
+
+    /// Lets what follows reach Drata by way of a proxy.
+    pub(crate) async fn drata_behind_a_proxy(&mut self) -> Proxy {
+        let mut url: Url = self.config["drata"]["base_url"].as_str().unwrap().parse().unwrap();
+        let proxy = Proxy::to(url.socket_addrs(|| None).unwrap()[0]).await;
+        url.set_port(Some(proxy.address.port())).unwrap();
+        self.set("drata", "base_url", url.to_string());
+        proxy
     }
 
     /// Lets what follows serve as a role of its own that may do what `deploy/postgres/role.sql` says.
