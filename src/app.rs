@@ -260,7 +260,12 @@ pub fn start(setup: Setup, admin: TcpListener) -> anyhow::Result<Running> {
         parts.extend(start_worker(role, broker.clone(), setup.ingress.is_none(), &back)?);
     }
     back.spawn(setup.metrics.clone().upkeep(back.token().clone()));
-    let limits = Limits { header_timeout: Duration::from_secs(5), max_connections: 64, grace: Duration::from_secs(1) };
+    let limits = Limits {
+        listener: "admin",
+        header_timeout: Duration::from_secs(5),
+        max_connections: admin::MAX_CONNECTIONS,
+        grace: Duration::from_secs(1),
+    };
     let admin_tasks = back.clone();
     let admin_router = admin::router(parts, setup.metrics);
     back.spawn(async move { ingress::serve(admin, admin_router, limits, &admin_tasks).await });

@@ -124,7 +124,7 @@ impl Worker {
             return Ok(());
         }
         let records = std::mem::take(&mut together.records);
-        let due = match self.persist(token, || self.ledger.record(&records)).await? {
+        let due = match self.record_all(&records, token).await? {
             Ok(due) => due,
             Err(error) => {
                 // Something in the batch can't be recorded at all: find out what, and let the others through.
@@ -145,6 +145,31 @@ impl Worker {
             self.reconciler.wake();
         }
         Ok(())
+    }
+
+    /// Records messages in one transaction; in smaller ones if the database is too slow for so many in the time that it
+    /// is waited for. Returns whether an account became due.
+    async fn record_all(
+        &self,
+        records: &[Record],
+        token: &CancellationToken,
+    ) -> Result<Result<bool, LedgerError>, Ending> {
+        let (mut rest, mut size, mut due) = (records, records.len(), false);
+        while !rest.is_empty() {
+            let (part, later) = rest.split_at(size.min(rest.len()));
+            let again = |error: &LedgerError| {
+                error.is_transient() && !(matches!(error, LedgerError::Silent { .. }) && size > 1)
+            };
+            match self.persist_while(token, again, || self.ledger.record(part)).await? {
+                Ok(now_due) => (rest, due) = (later, due | now_due),
+                Err(error @ LedgerError::Silent { .. }) => {
+                    size = part.len().div_ceil(2);
+                    tracing::error!(%error, size, "the ledger doesn't take deliveries; trying fewer at a time");
+                }
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        Ok(Ok(due))
     }
 
     /// Records a message as what it means; if the ledger can't take that, as a parked delivery, or as bytes that can't be
@@ -208,10 +233,22 @@ impl Worker {
     where
         F: Future<Output = Result<T, LedgerError>>,
     {
+        self.persist_while(token, LedgerError::is_transient, work).await
+    }
+
+    async fn persist_while<T, F>(
+        &self,
+        token: &CancellationToken,
+        again: impl Fn(&LedgerError) -> bool,
+        work: impl Fn() -> F,
+    ) -> Result<Result<T, LedgerError>, Ending>
+    where
+        F: Future<Output = Result<T, LedgerError>>,
+    {
         let mut attempt = 0;
         loop {
             match self.ledger.in_time(work()).await {
-                Err(error) if error.is_transient() => {
+                Err(error) if again(&error) => {
                     tracing::error!(%error, "the ledger doesn't take deliveries; consumption pauses");
                     let pause = AGAIN.pause(attempt, fastrand::f64());
                     if token.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {

@@ -23,6 +23,9 @@ use crate::broker::{AckTag, Consumer, Lane, Message, Payload};
 const LOOK: Duration = Duration::from_secs(1);
 /// How many messages to read at a time.
 const READ: usize = 256;
+/// How many bytes of bodies are ready or out at the most, so that a few large ones are in memory and not all of them. One
+/// message is always let through.
+const BYTES: usize = 64 * 1024 * 1024;
 /// How far ahead "handed out" is written.
 const AHEAD: i64 = 256;
 
@@ -43,8 +46,10 @@ struct FeedState {
     /// Counts how often the cursor went back, so that a read from before that is thrown away.
     rewinds: u64,
     ready: VecDeque<(i64, Payload)>,
-    /// Handed out: the session that holds it, or none if it is acked and only waits to be deleted.
-    out: BTreeMap<i64, Option<u64>>,
+    /// Handed out.
+    out: BTreeMap<i64, Out>,
+    /// The bytes of all that is ready, or handed out and not acked.
+    bytes: usize,
     /// The highest id that may have been handed out.
     handed_out: i64,
     /// The same, as far as it is on disk.
@@ -52,6 +57,14 @@ struct FeedState {
     /// The sessions, with how many messages each may hold and holds.
     sessions: BTreeMap<u64, Session>,
     next_session: u64,
+}
+
+/// A message that was handed out.
+#[derive(Debug)]
+struct Out {
+    /// The session that holds it, or none if it is acked and only waits to be deleted.
+    holder: Option<u64>,
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -68,6 +81,7 @@ impl Feed {
             rewinds: 0,
             ready: VecDeque::new(),
             out: BTreeMap::new(),
+            bytes: 0,
             handed_out,
             handed_out_on_disk: handed_out,
             sessions: BTreeMap::new(),
@@ -107,15 +121,16 @@ impl Feed {
         let mut state = self.lock();
         state.sessions.remove(&session);
         let back: Vec<i64> =
-            state.out.iter().filter(|(_, holder)| **holder == Some(session)).map(|(id, _)| *id).collect();
+            state.out.iter().filter(|(_, out)| out.holder == Some(session)).map(|(id, _)| *id).collect();
         if let Some(first) = back.first() {
             // What is ready comes after it and is read again too, so that the order stays that of publishing.
             let first = state.ready.front().map_or(*first, |(ready, _)| (*first).min(*ready));
             state.cursor = first - 1;
             state.rewinds += 1;
+            state.bytes -= state.ready.iter().map(|(_, payload)| size(payload)).sum::<usize>();
             state.ready.clear();
             for id in back {
-                state.out.remove(&id);
+                state.bytes -= state.out.remove(&id).map_or(0, |out| out.bytes);
             }
         }
         self.look.notify_one();
@@ -127,7 +142,7 @@ impl Feed {
         let holder = state.sessions.get_mut(&session).filter(|holder| holder.holds < holder.prefetch)?;
         let (id, payload) = state.ready.pop_front()?;
         holder.holds += 1;
-        state.out.insert(id, Some(session));
+        state.out.insert(id, Out { holder: Some(session), bytes: size(&payload) });
         let redelivered = id <= state.handed_out;
         state.handed_out = state.handed_out.max(id);
         if state.ready.is_empty() {
@@ -144,8 +159,9 @@ impl Feed {
         let mut done = Vec::with_capacity(tags.len());
         for tag in tags.iter().filter(|tag| tag.session == session && tag.lane == Lane::Work) {
             let Ok(id) = i64::try_from(tag.number) else { continue };
-            if let Some(holder) = state.out.get_mut(&id).filter(|holder| **holder == Some(session)) {
-                *holder = None;
+            if let Some(out) = state.out.get_mut(&id).filter(|out| out.holder == Some(session)) {
+                out.holder = None;
+                state.bytes -= out.bytes;
                 done.push(id);
             }
         }
@@ -164,7 +180,7 @@ impl Feed {
         let state = self.lock();
         let room: usize = state.sessions.values().map(|session| session.prefetch - session.holds).sum();
         let wanted = room.saturating_sub(state.ready.len()).min(READ);
-        (wanted > 0).then_some((state.cursor, wanted, state.rewinds))
+        (wanted > 0 && state.bytes < BYTES).then_some((state.cursor, wanted, state.rewinds))
     }
 
     /// Up to which id "handed out" has to be written before a message of that id may be.
@@ -185,10 +201,20 @@ impl Feed {
         for (id, payload) in messages {
             state.cursor = id;
             if !state.out.contains_key(&id) {
+                state.bytes += size(&payload);
                 state.ready.push_back((id, payload));
             }
         }
         self.ready.notify_waiters();
+    }
+}
+
+/// The bytes of a message's body.
+fn size(payload: &Payload) -> usize {
+    match payload {
+        Payload::Delivery(delivery) => delivery.body.len(),
+        Payload::Checkpoint(_) => 0,
+        Payload::Unreadable { body, .. } => body.len(),
     }
 }
 

@@ -61,6 +61,8 @@ pub(super) async fn connect(file: &Path, busy_timeout: Duration) -> sqlx::Result
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(busy_timeout)
         .disable_statement_logging()
+        // Rows are read ahead of whoever takes them, and a row may be a large body.
+        .row_buffer_size(4)
         .connect()
         .await
 }
@@ -126,7 +128,7 @@ pub(super) async fn read(
     cursor: i64,
     limit: i64,
 ) -> sqlx::Result<Vec<(i64, Payload)>> {
-    const ENOUGH: usize = 32 * 1024 * 1024;
+    const ENOUGH: usize = 16 * 1024 * 1024;
     let mut rows = sqlx::query("SELECT * FROM message WHERE id > $1 ORDER BY id LIMIT $2")
         .bind(cursor)
         .bind(limit)

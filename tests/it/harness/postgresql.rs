@@ -45,6 +45,38 @@ impl Schema {
         run(&end("application_name", &self.name)).await;
     }
 
+    /// Holds a table until the hold is dropped: whoever records waits.
+    pub(crate) async fn hold(&self, table: &str) -> AnyConnection {
+        sqlx::any::install_default_drivers();
+        let mut connection = AnyConnection::connect(&server()).await.unwrap();
+        for text in ["BEGIN".to_owned(), format!("LOCK TABLE {}.{table} IN ACCESS EXCLUSIVE MODE", self.name)] {
+            sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut connection).await.unwrap();
+        }
+        connection
+    }
+
+    /// How many tries the deliveries have that were begun and not finished, the most of any.
+    pub(crate) async fn begun(&self) -> i64 {
+        let mut connection = AnyConnection::connect(&server()).await.unwrap();
+        let text = format!("SELECT COALESCE(MAX(tries), 0) FROM {}.begun", self.name);
+        let tries = sqlx::query_scalar(AssertSqlSafe(text)).fetch_one(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        tries
+    }
+
+    /// How many sessions wait for a lock on a table of it.
+    pub(crate) async fn waiting(&self) -> i64 {
+        let mut connection = AnyConnection::connect(&server()).await.unwrap();
+        let text = format!(
+            "SELECT COUNT(*) FROM pg_stat_activity WHERE application_name = '{}' AND wait_event_type = 'Lock' \
+             AND query LIKE 'INSERT INTO deliveries%'",
+            self.name
+        );
+        let waiting = sqlx::query_scalar(AssertSqlSafe(text)).fetch_one(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        waiting
+    }
+
     /// Puts the database's clock ahead by so many seconds, or back.
     pub(crate) async fn shift_clock(&self, seconds: i64) {
         let micros = seconds * 1_000_000;
