@@ -26,7 +26,7 @@ use crate::reconcile::Reconciler;
 /// How many messages are recorded in one transaction at the most.
 const BATCH: usize = 256;
 /// After so many tries that never finished a message is parked.
-const TRIES: i64 = 3;
+pub const TRIES: i64 = 3;
 /// How long to wait for the ledger between tries.
 const AGAIN: Backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(5) };
 

@@ -16,16 +16,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::writer::Command;
-use super::{Condition, Settings, store};
+use super::{Condition, MOST_HELD, Settings, store};
 use crate::broker::{AckTag, Consumer, Lane, Message, Payload};
 
 /// How often to look whether another process has published.
 const LOOK: Duration = Duration::from_secs(1);
 /// How many messages to read at a time.
 const READ: usize = 256;
-/// How many bytes of bodies are ready or out at the most, so that a few large ones are in memory and not all of them. One
-/// message is always let through.
-const BYTES: usize = 64 * 1024 * 1024;
 /// How far ahead "handed out" is written.
 const AHEAD: i64 = 256;
 
@@ -180,7 +177,7 @@ impl Feed {
         let state = self.lock();
         let room: usize = state.sessions.values().map(|session| session.prefetch - session.holds).sum();
         let wanted = room.saturating_sub(state.ready.len()).min(READ);
-        (wanted > 0 && state.bytes < BYTES).then_some((state.cursor, wanted, state.rewinds))
+        (wanted > 0 && state.bytes < MOST_HELD).then_some((state.cursor, wanted, state.rewinds))
     }
 
     /// Up to which id "handed out" has to be written before a message of that id may be.

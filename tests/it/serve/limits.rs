@@ -20,7 +20,7 @@ use crate::harness::{soon, until};
 const MIB: usize = 1024 * 1024;
 /// What a process takes that has nothing to do, with the buffers of the connections that these tests open, and what the
 /// allocator keeps of copies.
-const BASE: usize = 160 * MIB;
+const BASE: usize = 96 * MIB;
 
 /// What the flood is made of.
 #[derive(Clone, Copy, Debug)]
