@@ -90,7 +90,8 @@ mod tests {
         let tasks = Tasks::new();
         tasks.spawn(tasks.token().clone().run_until_cancelled_owned(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                stream.read(&mut [0; 4096]).await.unwrap();
+                let asked = stream.read(&mut [0; 4096]).await.unwrap();
+                assert_ne!(asked, 0, "a client that connects asks something");
                 stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await.unwrap();
             }
         }));

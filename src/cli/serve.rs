@@ -13,7 +13,7 @@ use crate::shutdown::{Signal, signal};
 use crate::telemetry::{logs, metrics};
 
 /// How many accounts are worked on at once. The platform's rate limit is what bounds them in the end.
-const CONCURRENCY: usize = 8;
+const CONCURRENCY: usize = 16;
 
 /// What a process does. Left out, it does everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -15,6 +15,7 @@ use sqlx::migrate::{Migrate, MigrateError};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection};
 use url::Url;
 
+use super::step::Waiting;
 use super::{FILE, Ledger, LedgerError};
 
 static SQLITE: Migrator = sqlx::migrate!("src/ledger/migrations/sqlite");
@@ -97,9 +98,10 @@ impl Ledger {
                 .map(str::to_owned),
             )
         };
-        let write = pool(1).connect(&url).await?;
-        let read = pool(4).connect(&url).await?;
-        Ok(Self { database: Database::Sqlite, write, read, server: None })
+        // A connection to a file doesn't break while nobody uses it.
+        let write = pool(1).test_before_acquire(false).connect(&url).await?;
+        let read = pool(4).test_before_acquire(false).connect(&url).await?;
+        Ok(Self { database: Database::Sqlite, write, read, waiting: Waiting::default(), server: None })
     }
 
     /// The PostgreSQL ledger at an address, whether or not anybody answers there: it is connected to when it is first
@@ -122,7 +124,13 @@ impl Ledger {
         // What is wrong with it may quote the address, password and all.
         let pool = pool(CONNECTIONS, settings).connect_lazy(url.expose_secret()).map_err(|_| LedgerError::Address)?;
         let server = Server { url: url.clone(), place: place(&parsed), patience: timeout * 3 };
-        Ok(Self { database: Database::PostgreSql, read: pool.clone(), write: pool, server: Some(Arc::new(server)) })
+        Ok(Self {
+            database: Database::PostgreSql,
+            read: pool.clone(),
+            write: pool,
+            waiting: Waiting::default(),
+            server: Some(Arc::new(server)),
+        })
     }
 
     /// The PostgreSQL ledger at an address, as it is: its tables may be out of date.

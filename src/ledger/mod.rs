@@ -8,6 +8,7 @@
 //!   befalls a scope as a whole;
 //! * [`view`]: everything that decides about one account's status;
 //! * [`work`]: due accounts go out under a lease, and come back settled;
+//! * [`step`]: what a look at one writes meanwhile;
 //! * [`halt`]: calls to the platform stand still, for all workers;
 //! * [`workers`]: which workers are at work;
 //! * [`balance`]: accepted = the sum of the outcomes + the gaps;
@@ -34,6 +35,7 @@ pub mod learned;
 pub mod outcome;
 pub mod record;
 pub mod show;
+mod step;
 pub mod unreadable;
 pub mod view;
 mod whole;
@@ -78,6 +80,9 @@ pub enum LedgerError {
         /// How long it was waited for.
         after: Duration,
     },
+    /// A commit that several shared failed for one of the others.
+    #[error("the ledger's database failed in a commit that was shared with others")]
+    Together,
     /// The tables aren't up to date, and this process isn't to change them.
     #[error(
         "the ledger's tables aren't up to date ({pending} migrations are pending), and ledger.migrate is false; \
@@ -116,7 +121,7 @@ impl LedgerError {
                 !error.code().is_some_and(|code| code.starts_with("28") || code == "3D000")
             }
             Self::Unreachable { why, .. } => !matches!(why, sqlx::Error::Configuration(_) | sqlx::Error::Tls(_)),
-            Self::Silent { .. } => true,
+            Self::Silent { .. } | Self::Together => true,
             Self::Migration(_) | Self::Unreadable(_) | Self::Address | Self::Pending { .. } => false,
         }
     }
@@ -149,6 +154,7 @@ pub struct Ledger {
     read: AnyPool,
     /// Where PostgreSQL is, if that is the database.
     server: Option<Arc<Server>>,
+    waiting: step::Waiting,
 }
 
 impl Ledger {

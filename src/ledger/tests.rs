@@ -81,7 +81,7 @@ impl Site {
         for lease in self.take().await {
             let view = self.ledger.view(&lease, &|_| roots.to_vec()).await.unwrap();
             let access = access(&view.grants, &view.roots);
-            let held = self.ledger.settle(&lease, view.version, &settlement_of(&access)).await.unwrap();
+            let held = self.ledger.settle(&lease, view.version, &settlement_of(&access), Vec::new()).await.unwrap();
             assert_eq!(held, Held::Written);
             looked_at.push((view.account, access));
         }

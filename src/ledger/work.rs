@@ -7,12 +7,12 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use sqlx::{AnyConnection, Row};
+use sqlx::Row;
 use uuid::Uuid;
 
-use super::database::{Database, lock_account_of};
+use super::database::Database;
 use super::halt::{self, Halt};
-use super::outcome::{self, Outcome};
+use super::step::{Intent, Step, Write};
 use super::{Ledger, LedgerError, now, parsed, unless_in_conflict};
 use crate::delivery::Timestamp;
 use crate::target::{FailureClass, IdentityRef, LinkStatus, PersonId};
@@ -89,7 +89,7 @@ pub enum Settled {
 }
 
 impl Settled {
-    const fn state(self) -> &'static str {
+    pub(super) const fn state(self) -> &'static str {
         match self {
             Self::Applied | Self::Unchanged => "settled",
             Self::Waiting => "waiting",
@@ -99,9 +99,9 @@ impl Settled {
     }
 }
 
-/// One call, as history.
+/// One call, as history. It is written together with what follows from it.
 #[derive(Clone, Debug)]
-pub struct Attempt<'a> {
+pub struct Attempt {
     /// What was called: `connect` or `look up`.
     pub operation: &'static str,
     /// The status that it was to set.
@@ -113,7 +113,7 @@ pub struct Attempt<'a> {
     /// How long it took.
     pub duration: Duration,
     /// What was said.
-    pub message: Option<&'a str>,
+    pub message: Option<String>,
 }
 
 /// The statement that leases due accounts: `$first` says which go first, `$lock` how it treats rows that others are on.
@@ -212,8 +212,8 @@ impl Ledger {
         Ok(due.map(|due| Timestamp(due).since(Timestamp(now))))
     }
 
-    /// Commits the intent to set a status: from here on the actual status is unknown. Also renews the lease.
-    /// Unless it says [`Held::Written`], nothing may be sent.
+    /// Commits the intent to set a status: from here on the actual status is unknown. Also renews the lease, and writes
+    /// down the calls that led here. Unless it says [`Held::Written`], nothing may be sent.
     ///
     /// # Errors
     /// If the database fails; then nothing may be sent.
@@ -223,119 +223,27 @@ impl Ledger {
         version: i64,
         wanted: LinkStatus,
         renew: Duration,
+        attempts: Vec<Attempt>,
     ) -> Result<Held, LedgerError> {
-        let mut tx = self.begin().await?;
-        let now = now(&mut tx).await?;
-        let updated = sqlx::query(
-            "UPDATE statuses SET intent = $4, intent_at = $5, actual = 'unknown', desired = $4, lease_until = $6 \
-             WHERE id = $1 AND lease_owner = $2 AND version = $3 AND lease_until > $5",
-        )
-        .bind(lease.status)
-        .bind(&lease.owner)
-        .bind(version)
-        .bind(text_of(Some(wanted)))
-        .bind(now.micros())
-        .bind(now.plus(renew).micros())
-        .execute(&mut *tx)
-        .await?
-        .rows_affected();
-        let held = held(&mut tx, lease, updated, now).await?;
-        tx.commit().await?;
-        Ok(held)
+        let intent = Intent { version, wanted, renew };
+        self.step(Step { lease: lease.clone(), attempts, write: Write::Intend(intent) }).await
     }
 
-    /// Writes down a call.
+    /// Writes down how a look at an account ended and the calls that led there, gives the lease back, and settles the
+    /// effects of its deliveries. Unless it says [`Held::Written`], nothing of it holds but the calls; what a 2xx or a
+    /// fresh read has shown is kept while the lease is.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn attempt(&self, lease: &Lease, attempt: Attempt<'_>) -> Result<(), LedgerError> {
-        let mut tx = self.begin().await?;
-        let now = now(&mut tx).await?;
-        sqlx::query(
-            "INSERT INTO attempts (status, at, operation, wanted, answer, result, duration_us, message) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        )
-        .bind(lease.status)
-        .bind(now.micros())
-        .bind(attempt.operation)
-        .bind(attempt.wanted.map(|status| text_of(Some(status))))
-        .bind(attempt.answer.map(i64::from))
-        .bind(attempt.failure.map_or("done", FailureClass::as_str))
-        .bind(i64::try_from(attempt.duration.as_micros()).unwrap_or(i64::MAX))
-        .bind(attempt.message)
-        .execute(&mut *tx)
-        .await?;
-        tx.commit().await?;
-        Ok(())
-    }
-
-    /// Writes down how a look at an account ended, gives the lease back, and settles the effects of its deliveries.
-    /// Unless it says [`Held::Written`], nothing of it holds; only what a 2xx or a fresh read has shown is kept while
-    /// the lease is.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub async fn settle(&self, lease: &Lease, version: i64, settlement: &Settlement) -> Result<Held, LedgerError> {
-        unless_in_conflict(|| self.settle_once(lease, version, settlement)).await
-    }
-
-    async fn settle_once(&self, lease: &Lease, version: i64, settlement: &Settlement) -> Result<Held, LedgerError> {
-        let mut tx = self.begin().await?;
-        lock_account_of(&mut tx, lease.status).await?;
-        let now = now(&mut tx).await?;
-        let settled = matches!(settlement.result, Settled::Applied | Settled::Unchanged | Settled::Parked);
-        let updated = sqlx::query(
-            "UPDATE statuses SET state = $4, reason = $5, desired = $6, actual = $7, identity = $8, \
-             intent = CASE WHEN $9 = 1 THEN intent ELSE NULL END, \
-             intent_at = CASE WHEN $9 = 1 THEN intent_at ELSE NULL END, \
-             due_at = $10, attempts = CASE $11 WHEN 1 THEN attempts + 1 WHEN 2 THEN 0 ELSE attempts END, \
-             owed_since = CASE WHEN $12 = 1 THEN NULL ELSE owed_since END, \
-             losing = CASE WHEN $12 = 1 THEN 0 ELSE losing END, \
-             refusals = CASE WHEN $12 = 1 THEN 0 ELSE refusals END, lease_owner = NULL, lease_until = NULL \
-             WHERE id = $1 AND lease_owner = $2 AND version = $3 AND lease_until > $13",
-        )
-        .bind(lease.status)
-        .bind(&lease.owner)
-        .bind(version)
-        .bind(settlement.result.state())
-        .bind(&settlement.reason)
-        .bind(settlement.desired.map(|status| text_of(Some(status))))
-        .bind(text_of(settlement.actual))
-        .bind(settlement.identity.map(|identity| identity.0))
-        .bind(i64::from(settlement.keep_intent))
-        .bind(settlement.due_at.map(Timestamp::micros))
-        .bind(match settlement.result {
-            Settled::Failed => 1_i64,
-            Settled::Applied | Settled::Unchanged | Settled::Waiting => 2,
-            Settled::Postponed | Settled::Parked => 0,
-        })
-        .bind(i64::from(settled))
-        .bind(now.micros())
-        .execute(&mut *tx)
-        .await?
-        .rows_affected();
-        if updated == 0 {
-            // The next look starts from what this one has learned.
-            sqlx::query(
-                "UPDATE statuses SET actual = $3, identity = $4, \
-                 intent = CASE WHEN $5 = 1 THEN intent ELSE NULL END, \
-                 intent_at = CASE WHEN $5 = 1 THEN intent_at ELSE NULL END \
-                 WHERE id = $1 AND lease_owner = $2 AND lease_until > $6",
-            )
-            .bind(lease.status)
-            .bind(&lease.owner)
-            .bind(text_of(settlement.actual))
-            .bind(settlement.identity.map(|identity| identity.0))
-            .bind(i64::from(settlement.keep_intent))
-            .bind(now.micros())
-            .execute(&mut *tx)
-            .await?;
-        } else {
-            settle_effects(&mut tx, lease.status, settlement, now).await?;
-        }
-        let held = held(&mut tx, lease, updated, now).await?;
-        tx.commit().await?;
-        Ok(held)
+    pub async fn settle(
+        &self,
+        lease: &Lease,
+        version: i64,
+        settlement: &Settlement,
+        attempts: Vec<Attempt>,
+    ) -> Result<Held, LedgerError> {
+        let write = Write::Settle { version, settlement: settlement.clone() };
+        self.step(Step { lease: lease.clone(), attempts, write }).await
     }
 
     /// Makes every account that waits due now, because something outside has changed. Returns how many.
@@ -372,63 +280,6 @@ impl Ledger {
         tx.commit().await?;
         Ok(woken)
     }
-}
-
-async fn held(tx: &mut AnyConnection, lease: &Lease, updated: u64, now: Timestamp) -> Result<Held, LedgerError> {
-    if updated == 1 {
-        return Ok(Held::Written);
-    }
-    let still = sqlx::query("SELECT id FROM statuses WHERE id = $1 AND lease_owner = $2 AND lease_until > $3")
-        .bind(lease.status)
-        .bind(&lease.owner)
-        .bind(now.micros())
-        .fetch_optional(tx)
-        .await?;
-    Ok(if still.is_some() { Held::Moved } else { Held::Lost })
-}
-
-async fn settle_effects(
-    tx: &mut AnyConnection,
-    status: i64,
-    settlement: &Settlement,
-    now: Timestamp,
-) -> Result<(), LedgerError> {
-    let open = sqlx::query(
-        "SELECT row, account, kind FROM effects WHERE status = $1 AND effect IN ('pending', 'waiting', 'parked') ORDER BY row",
-    )
-    .bind(status)
-    .fetch_all(&mut *tx)
-    .await?;
-    for effect in open {
-        let (row, account): (i64, i64) = (effect.try_get(0)?, effect.try_get(1)?);
-        let kind: String = effect.try_get(2)?;
-        let takes_away = matches!(kind.as_str(), "lost" | "scope_lost" | "scope_moved");
-        // A delivery is applied if the platform was told what it told, not the opposite.
-        let agrees = match settlement.desired {
-            Some(LinkStatus::Linked(_)) => !takes_away,
-            Some(LinkStatus::Unlinked) => takes_away,
-            None => true,
-        };
-        let still_has_access = takes_away && !agrees;
-        let (outcome, reason) = match settlement.result {
-            Settled::Applied if agrees => (Outcome::Applied, settlement.reason.as_deref()),
-            _ if still_has_access => (Outcome::Unchanged, Some("the account still has access otherwise")),
-            Settled::Applied => (Outcome::Unchanged, Some("the account has lost access since")),
-            Settled::Unchanged => (Outcome::Unchanged, settlement.reason.as_deref()),
-            Settled::Waiting => (Outcome::Waiting, settlement.reason.as_deref()),
-            Settled::Failed | Settled::Postponed => (Outcome::Pending, settlement.reason.as_deref()),
-            Settled::Parked => (Outcome::Parked, settlement.reason.as_deref()),
-        };
-        sqlx::query("UPDATE effects SET effect = $3, reason = $4 WHERE row = $1 AND account = $2")
-            .bind(row)
-            .bind(account)
-            .bind(outcome.as_str())
-            .bind(reason)
-            .execute(&mut *tx)
-            .await?;
-        outcome::recompute(&mut *tx, row, now).await?;
-    }
-    Ok(())
 }
 
 /// How the ledger writes a status down: `unknown`, `unlinked`, or the person's id.

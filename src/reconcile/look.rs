@@ -80,7 +80,19 @@ pub(super) struct Look<'a> {
     unanswered: bool,
     /// The e-mail addresses whose persons were asked for.
     asked: Vec<String>,
+    /// The calls that aren't written down yet.
+    attempts: Vec<Attempt>,
     probe: Probe,
+}
+
+/// How a look ended.
+pub(super) struct Ended {
+    /// What is to be written, or that nothing may be done.
+    pub(super) settlement: Result<Settlement, Held>,
+    /// The calls that are to be written down with it.
+    pub(super) attempts: Vec<Attempt>,
+    /// What it has shown about a halt.
+    pub(super) probe: Probe,
 }
 
 /// Where a look goes.
@@ -109,18 +121,22 @@ impl<'a> Look<'a> {
             desired: None,
             unanswered: view.intent.is_some() && view.actual.is_none(),
             asked: Vec::new(),
+            attempts: Vec::new(),
             probe: Probe::Nothing { wait: Duration::ZERO },
         }
     }
 
-    /// Looks, and says how it ended, or that nothing may be done; and what that shows about a halt.
-    pub(super) async fn settle(mut self) -> (Result<Result<Settlement, Held>, LedgerError>, Probe) {
-        let ended = match self.go().await {
-            Stop::Settled(settlement) => Ok(Ok(*settlement)),
-            Stop::Held(held) => Ok(Err(held)),
-            Stop::Ledger(error) => Err(error),
+    /// Looks.
+    ///
+    /// # Errors
+    /// If the ledger fails.
+    pub(super) async fn settle(mut self) -> Result<Ended, LedgerError> {
+        let settlement = match self.go().await {
+            Stop::Settled(settlement) => Ok(*settlement),
+            Stop::Held(held) => Err(held),
+            Stop::Ledger(error) => return Err(error),
         };
-        (ended, self.probe)
+        Ok(Ended { settlement, attempts: self.attempts, probe: self.probe })
     }
 
     async fn go(&mut self) -> Stop {
@@ -319,7 +335,8 @@ impl<'a> Look<'a> {
         }
         let lease = self.reconciler.lease();
         let began = Instant::now();
-        match self.reconciler.ledger.intend(self.lease, self.view.version, wanted, lease).await? {
+        let attempts = std::mem::take(&mut self.attempts);
+        match self.reconciler.ledger.intend(self.lease, self.view.version, wanted, lease, attempts).await? {
             Held::Written => {}
             held => return Err(Stop::Held(held)),
         }
@@ -329,21 +346,20 @@ impl<'a> Look<'a> {
         let duration = began.elapsed();
         match answer {
             Ok(_) => {
-                let attempt = Attempt {
+                self.attempts.push(Attempt {
                     operation: CONNECT,
                     wanted: Some(wanted),
                     answer: Some(200),
                     failure: None,
                     duration,
                     message: None,
-                };
-                self.reconciler.ledger.attempt(self.lease, attempt).await?;
+                });
                 self.went_through(CONNECT);
                 self.actual = Some(wanted);
                 Err(self.end(Settled::Applied, "", None))
             }
             Err(failure) if failure.class == FailureClass::Stale => {
-                self.write_down(CONNECT, Some(wanted), &failure, duration).await?;
+                self.write_down(CONNECT, Some(wanted), &failure, duration);
                 self.went_through(CONNECT);
                 Ok(Gone)
             }
@@ -371,22 +387,21 @@ impl<'a> Look<'a> {
         }
     }
 
-    async fn write_down(
-        &self,
+    fn write_down(
+        &mut self,
         operation: &'static str,
         wanted: Option<LinkStatus>,
         failure: &Failure,
         duration: Duration,
-    ) -> Result<(), LedgerError> {
-        let attempt = Attempt {
+    ) {
+        self.attempts.push(Attempt {
             operation,
             wanted,
             answer: failure.status,
             failure: Some(failure.class),
             duration,
-            message: Some(&failure.message),
-        };
-        self.reconciler.ledger.attempt(self.lease, attempt).await
+            message: Some(failure.message.clone()),
+        });
     }
 
     async fn failed(
@@ -396,7 +411,7 @@ impl<'a> Look<'a> {
         failure: &Failure,
         duration: Duration,
     ) -> Result<Stop, Stop> {
-        self.write_down(operation, wanted, failure, duration).await?;
+        self.write_down(operation, wanted, failure, duration);
         let said = match failure.status {
             Some(status) => format!("{operation}: {status}: {}", failure.message),
             None => format!("{operation}: {}", failure.message),

@@ -26,7 +26,7 @@ pub use self::policy::{OnAccessLost, Policies, Policy};
 pub use self::schedule::Schedule;
 
 use self::gate::Gate;
-use self::look::{Look, Probe};
+use self::look::{Ended, Look, Probe};
 use crate::backoff::Backoff;
 use crate::broker::Health;
 use crate::delivery::Timestamp;
@@ -57,6 +57,9 @@ const IDLE: Duration = Duration::from_secs(1);
 
 /// How long to wait after the ledger has failed.
 const AGAIN: Backoff = Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(10) };
+
+/// How long to wait for more looks to end before others are begun, while most still go on.
+const GATHER: Duration = Duration::from_millis(2);
 
 /// How often a worker says that it is at work.
 const ATTEND: Duration = Duration::from_secs(5);
@@ -122,6 +125,10 @@ impl Reconciler {
         let mut batch: u64 = 0;
         let mut failures = 0;
         while !token.is_cancelled() {
+            if slots.available_permits() < self.settings.concurrency / 2 {
+                // Looks that settle together end together: one taking then serves them all.
+                tokio::time::sleep(GATHER).await;
+            }
             let free = slots.available_permits();
             batch += 1;
             let leases = match self.take(free, batch).await {
@@ -200,8 +207,8 @@ impl Reconciler {
     async fn once(&self, lease: &Lease) -> Result<Held, LedgerError> {
         let view = self.ledger.view(lease, &|connection| self.policies.roots(connection)).await?;
         let policy = self.policies.of(&view.connection);
-        let (ended, probe) = Look::new(self, lease, &view, policy).settle().await;
-        let held = match ended? {
+        let Ended { settlement, attempts, probe } = Look::new(self, lease, &view, policy).settle().await?;
+        let held = match settlement {
             Ok(settlement) => {
                 tracing::info!(
                     account = %view.account.key,
@@ -211,7 +218,7 @@ impl Reconciler {
                     reason = settlement.reason,
                     "reconciled"
                 );
-                let held = self.ledger.settle(lease, view.version, &settlement).await?;
+                let held = self.ledger.settle(lease, view.version, &settlement, attempts).await?;
                 if let (Held::Written, Settled::Applied, Some(since)) = (held, settlement.result, view.owed_since) {
                     metrics::histogram!(names::RECEIPT_TO_TARGET_SECONDS)
                         .record(Timestamp::now().since(since).as_secs_f64());

@@ -264,7 +264,7 @@ impl Site {
 async fn look(ledger: Ledger, leases: Vec<Lease>) {
     for lease in leases {
         let view = ledger.view(&lease, &|_| Vec::new()).await.unwrap();
-        assert_eq!(ledger.intend(&lease, view.version, PERSON, LEASE).await.unwrap(), Held::Written);
+        assert_eq!(ledger.intend(&lease, view.version, PERSON, LEASE, Vec::new()).await.unwrap(), Held::Written);
         let attempt = Attempt {
             operation: "connect",
             wanted: Some(PERSON),
@@ -273,7 +273,6 @@ async fn look(ledger: Ledger, leases: Vec<Lease>) {
             duration: Duration::from_millis(80),
             message: None,
         };
-        ledger.attempt(&lease, attempt).await.unwrap();
         let settlement = Settlement {
             result: Settled::Applied,
             reason: None,
@@ -283,6 +282,6 @@ async fn look(ledger: Ledger, leases: Vec<Lease>) {
             keep_intent: false,
             due_at: None,
         };
-        assert_eq!(ledger.settle(&lease, view.version, &settlement).await.unwrap(), Held::Written);
+        assert_eq!(ledger.settle(&lease, view.version, &settlement, vec![attempt]).await.unwrap(), Held::Written);
     }
 }

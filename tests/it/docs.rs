@@ -5,6 +5,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use rollcall::broker::embedded::MOST_HELD;
+use rollcall::broker::rabbitmq;
+use rollcall::broker::rabbitmq::definitions::{Limits, definitions};
 use rollcall::config;
 use rollcall::demo::story::Story;
 use rollcall::ingress::admin::MAX_CONNECTIONS;
@@ -13,8 +15,7 @@ use rollcall::ingress::{MAX_BUFFER, MAX_HEADER_BYTES, MAX_HEADERS};
 use rollcall::ledger::outcome::Outcome;
 use rollcall::provider::REGISTRY;
 use rollcall::telemetry::metrics::{
-    BODY_BYTES, CONNECTIONS, CONNECTIONS_CUT, DUE_ACCOUNTS, EMBEDDED_COMMITS, METRICS, OLDEST_UNAPPLIED,
-    OPEN_DELIVERIES, REFUSED, TARGET_REQUESTS,
+    BODY_BYTES, CONNECTIONS, CONNECTIONS_CUT, METRICS, OPEN_DELIVERIES, REFUSED, TARGET_REQUESTS,
 };
 use rollcall::worker::TRIES;
 
@@ -133,6 +134,26 @@ fn every_limit_is_listed_with_its_default_and_its_metric() {
         writeln!(table, "| {what} | {default} | {key} | {seen} | {metric} |").unwrap();
     }
     hold("deploy/docs/limits.md", "limits", &table);
+}
+
+#[test]
+fn what_rabbitmqs_owner_imports_is_what_rollcall_prints() {
+    let settings = rabbitmq::Settings::new("amqp://broker.example/rollcall".into());
+    for (file, limits) in [("definitions", Limits::Arguments), ("policies", Limits::Policies)] {
+        let printed = serde_json::to_string_pretty(&definitions(&settings, limits).unwrap()).unwrap() + "\n";
+        hold_whole(&format!("deploy/rabbitmq/{file}.json"), &printed);
+    }
+}
+
+/// Holds a file to what it should be.
+fn hold_whole(file: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    if std::env::var_os("ROLLCALL_BLESS").is_some() {
+        std::fs::write(&path, text).unwrap();
+    } else {
+        let held = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(held, text, "{file} isn't what the code says; ROLLCALL_BLESS=1 writes it anew");
+    }
 }
 
 /// Holds the part of a file between two marks to what it should be.

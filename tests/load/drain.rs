@@ -28,7 +28,7 @@ use crate::generator::SOURCE;
 use crate::options::Options;
 
 /// As many as `rollcall serve` has at work.
-const AT_A_TIME: usize = 8;
+const AT_A_TIME: usize = 16;
 const PREFETCH: u16 = 500;
 const CONNECTION: i64 = 12;
 /// The ids of the accounts begin here: of one length, so that the stand-in's search for one finds no other.

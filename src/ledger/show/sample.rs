@@ -55,9 +55,9 @@ impl Sample {
         }
         let lease = sample.lease(1).await;
         let version = sample.intend(&lease, LinkStatus::Linked(PersonId(518))).await;
-        sample.attempt(&lease, Some(200), None, None).await;
+        let told = sample.attempt(&lease, 200, None, None).await;
         let done = sample.settlement(Settled::Applied, Some(LinkStatus::Linked(PersonId(518))), None);
-        sample.settle(&lease, version, done).await;
+        sample.settle(&lease, version, done, vec![told]).await;
 
         // An older copy of the story arrives late; a repository is lost, which isn't leaving.
         sample.told(-30, "late-1", "organization.member_added", joined("583231", "octocat")).await;
@@ -67,7 +67,7 @@ impl Sample {
         let lease = sample.lease(3).await;
         let unchanged = sample.settlement(Settled::Unchanged, Some(LinkStatus::Linked(PersonId(518))), None);
         let version = sample.version(&lease).await;
-        sample.settle(&lease, version, unchanged).await;
+        sample.settle(&lease, version, unchanged, Vec::new()).await;
 
         // Two accounts have had the login mona; nobody knows whose the second one is.
         sample.told(4, "join-2", "organization.member_added", joined("7", "mona")).await;
@@ -81,7 +81,7 @@ impl Sample {
             actual: Some(LinkStatus::Unlinked),
             ..sample.settlement(Settled::Unchanged, None, Some("the platform had it already"))
         };
-        sample.settle(&lease, version, settlement).await;
+        sample.settle(&lease, version, settlement, Vec::new()).await;
         sample.told(6, "join-3", "organization.member_added", joined("77", "mona")).await;
         let lease = sample.lease(6).await;
         let version = sample.version(&lease).await;
@@ -90,20 +90,20 @@ impl Sample {
             identity: None,
             ..sample.settlement(Settled::Waiting, None, Some("nobody knows whose account it is"))
         };
-        sample.settle(&lease, version, settlement).await;
+        sample.settle(&lease, version, settlement, Vec::new()).await;
 
         // A call for hubber isn't answered.
         sample.told(7, "join-4", "organization.member_added", joined("9", "hubber")).await;
         let lease = sample.lease(7).await;
         let version = sample.intend(&lease, LinkStatus::Linked(PersonId(77))).await;
-        sample.attempt(&lease, Some(500), Some(FailureClass::Transient), Some("Internal server error")).await;
+        let failed = sample.attempt(&lease, 500, Some(FailureClass::Transient), Some("Internal server error")).await;
         let settlement = Settlement {
             desired: Some(LinkStatus::Linked(PersonId(77))),
             keep_intent: true,
             due_at: Some(minute(9)),
             ..sample.settlement(Settled::Failed, None, Some("500: Internal server error"))
         };
-        sample.settle(&lease, version, settlement).await;
+        sample.settle(&lease, version, settlement, vec![failed]).await;
 
         // Two that aren't about anybody.
         sample.record(8, "star-1", "star.created", Reading::Ignored("it says nothing about access".into())).await;
@@ -166,15 +166,26 @@ impl Sample {
 
     async fn intend(&self, lease: &Lease, wanted: LinkStatus) -> i64 {
         let version = self.version(lease).await;
-        assert_eq!(self.ledger.intend(lease, version, wanted, LEASE).await.unwrap(), Held::Written);
+        assert_eq!(self.ledger.intend(lease, version, wanted, LEASE, Vec::new()).await.unwrap(), Held::Written);
         version
     }
 
-    async fn attempt(&self, lease: &Lease, answer: Option<u16>, failure: Option<FailureClass>, message: Option<&str>) {
+    async fn attempt(
+        &self,
+        lease: &Lease,
+        answer: u16,
+        failure: Option<FailureClass>,
+        message: Option<&str>,
+    ) -> Attempt {
         let wanted = self.ledger.view(lease, &|_| Vec::new()).await.unwrap().intent.map(|(wanted, _)| wanted);
-        let duration = Duration::from_millis(120);
-        let attempt = Attempt { operation: "connect", wanted, answer, failure, duration, message };
-        self.ledger.attempt(lease, attempt).await.unwrap();
+        Attempt {
+            operation: "connect",
+            wanted,
+            answer: Some(answer),
+            failure,
+            duration: Duration::from_millis(120),
+            message: message.map(ToOwned::to_owned),
+        }
     }
 
     fn settlement(&self, result: Settled, status: Option<LinkStatus>, reason: Option<&str>) -> Settlement {
@@ -189,7 +200,7 @@ impl Sample {
         }
     }
 
-    async fn settle(&self, lease: &Lease, version: i64, settlement: Settlement) {
-        assert_eq!(self.ledger.settle(lease, version, &settlement).await.unwrap(), Held::Written);
+    async fn settle(&self, lease: &Lease, version: i64, settlement: Settlement, attempts: Vec<Attempt>) {
+        assert_eq!(self.ledger.settle(lease, version, &settlement, attempts).await.unwrap(), Held::Written);
     }
 }

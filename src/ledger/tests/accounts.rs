@@ -1,6 +1,9 @@
 //! Due accounts go out under a lease and come back settled.
 
+use futures_util::future::join_all;
+
 use super::*;
+use crate::ledger::LedgerError;
 use crate::ledger::learned::IdentityForm;
 use crate::ledger::work::Attempt;
 use crate::target::FailureClass;
@@ -50,7 +53,7 @@ async fn what_is_due_later_is_not_taken_and_says_when(#[values(Sqlite, PostgreSq
         due_at: Some(view.now.plus(Duration::from_hours(1))),
         ..settled(Settled::Failed, Some(PERSON), None)
     };
-    assert_eq!(site.ledger.settle(&lease, view.version, &later).await.unwrap(), Held::Written);
+    assert_eq!(site.ledger.settle(&lease, view.version, &later, Vec::new()).await.unwrap(), Held::Written);
     assert!(site.take().await.is_empty());
     let next = site.ledger.next_due().await.unwrap().unwrap();
     assert!(next > Duration::from_mins(50) && next <= Duration::from_hours(1), "{next:?}");
@@ -88,12 +91,13 @@ async fn an_intent_is_written_before_anything_is_sent_and_makes_the_status_unkno
                 due_at: Some(Timestamp(0)),
                 ..settled(Settled::Postponed, Some(PERSON), Some(LinkStatus::Unlinked))
             },
+            Vec::new(),
         )
         .await
         .unwrap();
     let (lease, view) = site.take_one().await;
     assert_eq!((view.actual, view.identity), (Some(LinkStatus::Unlinked), Some(IdentityRef(71))));
-    assert_eq!(site.ledger.intend(&lease, view.version, PERSON, LEASE).await.unwrap(), Held::Written);
+    assert_eq!(site.ledger.intend(&lease, view.version, PERSON, LEASE, Vec::new()).await.unwrap(), Held::Written);
     let view = site.ledger.view(&lease, &|_| Vec::new()).await.unwrap();
     assert_eq!((view.actual, view.intent.map(|(status, _)| status)), (None, Some(PERSON)));
 }
@@ -103,13 +107,16 @@ async fn an_intent_is_written_before_anything_is_sent_and_makes_the_status_unkno
 async fn an_unanswered_intent_survives_until_it_is_answered(#[values(Sqlite, PostgreSql)] on: Database) {
     let site = with_a_join(on).await;
     let (lease, view) = site.take_one().await;
-    site.ledger.intend(&lease, view.version, PERSON, LEASE).await.unwrap();
+    site.ledger.intend(&lease, view.version, PERSON, LEASE, Vec::new()).await.unwrap();
     let unanswered =
         Settlement { keep_intent: true, due_at: Some(Timestamp(0)), ..settled(Settled::Failed, Some(PERSON), None) };
-    site.ledger.settle(&lease, view.version, &unanswered).await.unwrap();
+    site.ledger.settle(&lease, view.version, &unanswered, Vec::new()).await.unwrap();
     let (lease, view) = site.take_one().await;
     assert_eq!(view.intent.map(|(status, _)| status), Some(PERSON));
-    site.ledger.settle(&lease, view.version, &settled(Settled::Applied, Some(PERSON), Some(PERSON))).await.unwrap();
+    site.ledger
+        .settle(&lease, view.version, &settled(Settled::Applied, Some(PERSON), Some(PERSON)), Vec::new())
+        .await
+        .unwrap();
     assert_eq!(site.ledger.view(&lease, &|_| Vec::new()).await.unwrap().intent, None);
 }
 
@@ -120,14 +127,14 @@ async fn nothing_is_intended_or_settled_once_the_version_has_moved(#[values(Sqli
     let (lease, view) = site.take_one().await;
     site.record([told("leave", 5, lost("1", org()))]).await;
     let applied = settled(Settled::Applied, Some(PERSON), Some(PERSON));
-    assert_eq!(site.ledger.intend(&lease, view.version, PERSON, LEASE).await.unwrap(), Held::Moved);
-    assert_eq!(site.ledger.settle(&lease, view.version, &applied).await.unwrap(), Held::Moved);
+    assert_eq!(site.ledger.intend(&lease, view.version, PERSON, LEASE, Vec::new()).await.unwrap(), Held::Moved);
+    assert_eq!(site.ledger.settle(&lease, view.version, &applied, Vec::new()).await.unwrap(), Held::Moved);
     assert_eq!(site.outcome("leave").await, Outcome::Pending);
     let again = site.ledger.view(&lease, &|_| Vec::new()).await.unwrap();
     assert_eq!(again.version, view.version + 1);
     assert_eq!((again.actual, again.identity), (Some(PERSON), Some(IdentityRef(71))), "what was learned is kept");
     let gone = settlement_of(&access(&again.grants, &again.roots));
-    assert_eq!(site.ledger.settle(&lease, again.version, &gone).await.unwrap(), Held::Written);
+    assert_eq!(site.ledger.settle(&lease, again.version, &gone, Vec::new()).await.unwrap(), Held::Written);
     assert_eq!(site.outcome("leave").await, Outcome::Applied);
 }
 
@@ -138,8 +145,8 @@ async fn nothing_is_intended_or_settled_once_the_lease_is_over(#[values(Sqlite, 
     let lease = site.ledger.take_due("one", OVER, 1).await.unwrap().leases.remove(0);
     let view = site.ledger.view(&lease, &|_| Vec::new()).await.unwrap();
     let applied = settled(Settled::Applied, Some(PERSON), Some(PERSON));
-    assert_eq!(site.ledger.intend(&lease, view.version, PERSON, LEASE).await.unwrap(), Held::Lost);
-    assert_eq!(site.ledger.settle(&lease, view.version, &applied).await.unwrap(), Held::Lost);
+    assert_eq!(site.ledger.intend(&lease, view.version, PERSON, LEASE, Vec::new()).await.unwrap(), Held::Lost);
+    assert_eq!(site.ledger.settle(&lease, view.version, &applied, Vec::new()).await.unwrap(), Held::Lost);
     let view = site.ledger.view(&lease, &|_| Vec::new()).await.unwrap();
     assert_eq!((view.actual, view.intent), (None, None));
     assert_eq!(site.outcome("join").await, Outcome::Pending);
@@ -155,9 +162,9 @@ async fn a_lease_that_is_over_says_nothing_under_the_next_one_of_the_same_owner(
     let fresh = site.ledger.take_due("one", LEASE, 1).await.unwrap().leases.remove(0);
     let view = site.ledger.view(&stale, &|_| Vec::new()).await.unwrap();
     let applied = settled(Settled::Applied, Some(PERSON), Some(PERSON));
-    assert_eq!(site.ledger.intend(&stale, view.version, PERSON, LEASE).await.unwrap(), Held::Lost);
-    assert_eq!(site.ledger.settle(&stale, view.version, &applied).await.unwrap(), Held::Lost);
-    assert_eq!(site.ledger.settle(&fresh, view.version, &applied).await.unwrap(), Held::Written);
+    assert_eq!(site.ledger.intend(&stale, view.version, PERSON, LEASE, Vec::new()).await.unwrap(), Held::Lost);
+    assert_eq!(site.ledger.settle(&stale, view.version, &applied, Vec::new()).await.unwrap(), Held::Lost);
+    assert_eq!(site.ledger.settle(&fresh, view.version, &applied, Vec::new()).await.unwrap(), Held::Written);
 }
 
 #[rstest]
@@ -174,11 +181,11 @@ async fn each_way_to_settle_has_its_outcome(#[values(Sqlite, PostgreSql)] on: Da
         let site = with_a_join(on).await;
         let (lease, view) = site.take_one().await;
         let failed = Settlement { due_at: Some(Timestamp(0)), ..settled(Settled::Failed, Some(PERSON), None) };
-        site.ledger.settle(&lease, view.version, &failed).await.unwrap();
+        site.ledger.settle(&lease, view.version, &failed, Vec::new()).await.unwrap();
         let (lease, view) = site.take_one().await;
         assert_eq!(view.attempts, 1);
         let settlement = Settlement { reason: Some("because".into()), ..settled(result, Some(PERSON), Some(PERSON)) };
-        assert_eq!(site.ledger.settle(&lease, view.version, &settlement).await.unwrap(), Held::Written);
+        assert_eq!(site.ledger.settle(&lease, view.version, &settlement, Vec::new()).await.unwrap(), Held::Written);
         assert_eq!(site.outcome("join").await, outcome, "{result:?}");
         assert_eq!(site.ledger.view(&lease, &|_| Vec::new()).await.unwrap().attempts, attempts, "{result:?}");
         let last = site.history("join").await.pop().unwrap();
@@ -197,7 +204,7 @@ async fn the_history_has_a_line_for_each_piece_of_news(#[values(Sqlite, PostgreS
             due_at: Some(Timestamp(0)),
             ..settled(Settled::Waiting, None, None)
         };
-        site.ledger.settle(&lease, view.version, &waiting).await.unwrap();
+        site.ledger.settle(&lease, view.version, &waiting, Vec::new()).await.unwrap();
     }
     site.reconcile(&[]).await;
     let lines = site.history("join").await;
@@ -218,28 +225,35 @@ async fn the_history_has_a_line_for_each_piece_of_news(#[values(Sqlite, PostgreS
 async fn whoever_waits_can_be_woken(#[values(Sqlite, PostgreSql)] on: Database) {
     let site = with_a_join(on).await;
     let (lease, view) = site.take_one().await;
-    site.ledger.settle(&lease, view.version, &settled(Settled::Waiting, None, None)).await.unwrap();
+    site.ledger.settle(&lease, view.version, &settled(Settled::Waiting, None, None), Vec::new()).await.unwrap();
     assert_eq!(site.ledger.wake_waiting().await.unwrap(), 1);
     site.reconcile(&[]).await;
     assert_eq!(site.ledger.wake_waiting().await.unwrap(), 0);
 }
 
-#[rstest]
-#[tokio::test]
-async fn calls_are_written_down(#[values(Sqlite, PostgreSql)] on: Database) {
-    let site = with_a_join(on).await;
-    let (lease, _) = site.take_one().await;
-    let failed = Attempt {
+fn failed_call() -> Attempt {
+    Attempt {
         operation: "connect",
         wanted: Some(PERSON),
         answer: Some(500),
         failure: Some(FailureClass::Transient),
         duration: Duration::from_millis(3),
-        message: Some("out of order"),
-    };
-    site.ledger.attempt(&lease, failed.clone()).await.unwrap();
-    let done = Attempt { answer: Some(200), failure: None, message: None, ..failed };
-    site.ledger.attempt(&lease, done).await.unwrap();
+        message: Some("out of order".to_owned()),
+    }
+}
+
+#[rstest]
+#[tokio::test]
+async fn calls_are_written_down_with_what_follows_from_them(#[values(Sqlite, PostgreSql)] on: Database) {
+    let site = with_a_join(on).await;
+    let (lease, view) = site.take_one().await;
+    let held = site.ledger.intend(&lease, view.version, PERSON, LEASE, vec![failed_call()]).await.unwrap();
+    assert_eq!(held, Held::Written);
+    let done = Attempt { answer: Some(200), failure: None, message: None, ..failed_call() };
+    // They were made, whoever holds the account by now.
+    let stranger = Lease { owner: "somebody else".to_owned(), ..lease };
+    let applied = settled(Settled::Applied, Some(PERSON), Some(PERSON));
+    assert_eq!(site.ledger.settle(&stranger, view.version, &applied, vec![done]).await.unwrap(), Held::Lost);
     let rows = sqlx::query("SELECT wanted, answer, result, duration_us, message FROM attempts ORDER BY id")
         .fetch_all(&site.ledger.read)
         .await
@@ -253,6 +267,27 @@ async fn calls_are_written_down(#[values(Sqlite, PostgreSql)] on: Database) {
             ("518".into(), 200, "done".into(), 3000, None),
         ]
     );
+}
+
+#[rstest]
+#[tokio::test]
+async fn of_looks_that_settle_at_once_one_that_fails_fails_alone(#[values(Sqlite, PostgreSql)] on: Database) {
+    let mut site = Site::open(on).await;
+    site.record((1..=6).map(|n| told(&format!("join-{n}"), n, gained(&n.to_string(), org())))).await;
+    let leases = site.take().await;
+    assert_eq!(leases.len(), 6);
+    let nobodys = Lease { status: -1, owner: "nobody".to_owned(), probe: false };
+    let applied = settled(Settled::Applied, Some(PERSON), Some(PERSON));
+    let settling = leases.iter().chain([&nobodys]).map(async |lease| {
+        let version =
+            if lease.status < 0 { 0 } else { site.ledger.view(lease, &|_| Vec::new()).await.unwrap().version };
+        site.ledger.settle(lease, version, &applied, vec![failed_call()]).await
+    });
+    let mut settled = join_all(settling).await;
+    assert!(matches!(settled.pop(), Some(Err(LedgerError::Database(_)))));
+    assert!(settled.into_iter().all(|held| matches!(held, Ok(Held::Written))));
+    let row = sqlx::query("SELECT COUNT(*) FROM attempts").fetch_one(&site.ledger.read).await.unwrap();
+    assert_eq!(row.get::<i64, _>(0), 6);
 }
 
 #[rstest]

@@ -35,13 +35,13 @@ async fn refused(site: &Site, lease: &Lease) {
         due_at: Some(view.now),
         ..settled(Settled::Postponed, Some(PERSON), None)
     };
-    assert_eq!(site.ledger.settle(lease, view.version, &postponed).await.unwrap(), Held::Written);
+    assert_eq!(site.ledger.settle(lease, view.version, &postponed, Vec::new()).await.unwrap(), Held::Written);
 }
 
 async fn applied(site: &Site, lease: &Lease) {
     let view = site.ledger.view(lease, &|_| Vec::new()).await.unwrap();
     let done = settled(Settled::Applied, Some(PERSON), Some(PERSON));
-    assert_eq!(site.ledger.settle(lease, view.version, &done).await.unwrap(), Held::Written);
+    assert_eq!(site.ledger.settle(lease, view.version, &done, Vec::new()).await.unwrap(), Held::Written);
 }
 
 #[rstest]
@@ -100,7 +100,7 @@ async fn an_account_refused_twice_while_others_are_let_through_is_parked(#[value
     assert_eq!(site.ledger.end_halt(&leases[0]).await.unwrap(), None);
     let view = site.ledger.view(&leases[0], &|_| Vec::new()).await.unwrap();
     let postponed = Settlement { due_at: Some(view.now), ..settled(Settled::Postponed, Some(PERSON), None) };
-    site.ledger.settle(&leases[0], view.version, &postponed).await.unwrap();
+    site.ledger.settle(&leases[0], view.version, &postponed, Vec::new()).await.unwrap();
 
     // The first probe is the refused account again, and that counts once in a halt; the second one goes through.
     wait_is_over(&site).await;
@@ -108,7 +108,7 @@ async fn an_account_refused_twice_while_others_are_let_through_is_parked(#[value
     wait_is_over(&site).await;
     let other = take(&site, "one").await.leases.remove(0);
     let view = site.ledger.view(&other, &|_| Vec::new()).await.unwrap();
-    site.ledger.settle(&other, view.version, &postponed).await.unwrap();
+    site.ledger.settle(&other, view.version, &postponed, Vec::new()).await.unwrap();
     assert_eq!(site.ledger.end_halt(&other).await.unwrap(), Some(0), "once may be bad luck");
     assert_eq!(site.outcome("join-1").await, Outcome::Pending);
 
@@ -116,7 +116,7 @@ async fn an_account_refused_twice_while_others_are_let_through_is_parked(#[value
     leases.sort_by_key(|lease| lease.status);
     refused(&site, &leases.remove(0)).await;
     let view = site.ledger.view(&leases[0], &|_| Vec::new()).await.unwrap();
-    site.ledger.settle(&leases[0], view.version, &postponed).await.unwrap();
+    site.ledger.settle(&leases[0], view.version, &postponed, Vec::new()).await.unwrap();
     wait_is_over(&site).await;
     let mut probe = take(&site, "one").await.leases.remove(0);
     if probe.status != leases[0].status {

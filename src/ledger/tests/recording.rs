@@ -75,7 +75,7 @@ async fn a_newer_change_supersedes_what_is_pending_waiting_or_parked(#[values(Sq
         let mut site = Site::open(on).await;
         site.record([told("join", 1, gained("1", org()))]).await;
         let (lease, view) = site.take_one().await;
-        site.ledger.settle(&lease, view.version, &settled(result, Some(PERSON), None)).await.unwrap();
+        site.ledger.settle(&lease, view.version, &settled(result, Some(PERSON), None), Vec::new()).await.unwrap();
         site.record([told("leave", 5, lost("1", org()))]).await;
         assert_eq!((site.outcome("join").await, site.outcome("leave").await), (Superseded, Pending));
         let last = site.history("join").await.pop().unwrap();
@@ -113,7 +113,7 @@ async fn a_look_that_began_before_the_order_changed_has_to_look_again(#[values(S
     site.record([told("leave", 5, lost("1", org())), told("join", 9, gained("1", org()))]).await;
     let (lease, view) = site.take_one().await;
     site.record([told("join", 1, gained("1", org()))]).await;
-    let held = site.ledger.intend(&lease, view.version, PERSON, LEASE).await.unwrap();
+    let held = site.ledger.intend(&lease, view.version, PERSON, LEASE, Vec::new()).await.unwrap();
     assert_eq!(held, crate::ledger::work::Held::Moved);
 }
 
@@ -124,7 +124,7 @@ async fn activity_gives_way_to_any_join_or_leave(#[values(Sqlite, PostgreSql)] o
     site.record([told("push", 9, seen("1", repo("7")))]).await;
     let (lease, view) = site.take_one().await;
     assert!(matches!(access(&view.grants, &view.roots), Access::Held { seen_only: true, .. }));
-    site.ledger.settle(&lease, view.version, &settled(Settled::Waiting, None, None)).await.unwrap();
+    site.ledger.settle(&lease, view.version, &settled(Settled::Waiting, None, None), Vec::new()).await.unwrap();
     site.record([told("removed", 5, lost("1", repo("7")))]).await;
     assert_eq!((site.outcome("push").await, site.outcome("removed").await), (Superseded, Pending));
     site.record([told("push-2", 12, seen("1", repo("7")))]).await;
@@ -198,7 +198,7 @@ async fn a_redelivery_has_a_waiting_account_looked_at_again(#[values(Sqlite, Pos
     let mut site = Site::open(on).await;
     site.record([told("join", 1, gained("1", org()))]).await;
     let (lease, view) = site.take_one().await;
-    site.ledger.settle(&lease, view.version, &settled(Settled::Waiting, None, None)).await.unwrap();
+    site.ledger.settle(&lease, view.version, &settled(Settled::Waiting, None, None), Vec::new()).await.unwrap();
     assert!(site.take().await.is_empty());
     assert!(site.record([told("join", 3, gained("1", org()))]).await);
     assert_eq!(site.take().await.len(), 1);
@@ -218,7 +218,10 @@ async fn one_delivery_may_concern_many_accounts_and_its_outcome_is_the_first_of_
     let leases = site.take().await;
     for (lease, result) in leases.iter().zip([Settled::Applied, Settled::Waiting]) {
         let view = site.ledger.view(lease, &|_| Vec::new()).await.unwrap();
-        site.ledger.settle(lease, view.version, &settled(result, Some(PERSON), Some(PERSON))).await.unwrap();
+        site.ledger
+            .settle(lease, view.version, &settled(result, Some(PERSON), Some(PERSON)), Vec::new())
+            .await
+            .unwrap();
     }
     assert_eq!(site.outcome("both").await, Outcome::Waiting);
     site.ledger.wake_waiting().await.unwrap();

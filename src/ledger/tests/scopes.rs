@@ -70,7 +70,7 @@ async fn whoever_is_looking_at_an_account_while_a_root_is_lost_looks_again(#[val
     let (lease, view) = site.take_one().await;
     site.record([told("gone", 5, Change::ScopeLost { scope: org() })]).await;
     let kept = settled(Settled::Unchanged, None, Some(PERSON));
-    let held = site.ledger.settle(&lease, view.version, &kept).await.unwrap();
+    let held = site.ledger.settle(&lease, view.version, &kept, Vec::new()).await.unwrap();
     assert_eq!(held, crate::ledger::work::Held::Moved);
     let view = site.ledger.view(&lease, &|_| Vec::new()).await.unwrap();
     assert_eq!(access(&view.grants, &view.roots), Access::Gone);
@@ -131,7 +131,7 @@ async fn a_new_login_is_noted_and_wakes_an_account_that_waits(#[values(Sqlite, P
     let mut site = Site::open(on).await;
     site.record([told("join", 1, gained("1", org()))]).await;
     let (lease, view) = site.take_one().await;
-    site.ledger.settle(&lease, view.version, &settled(Settled::Waiting, None, None)).await.unwrap();
+    site.ledger.settle(&lease, view.version, &settled(Settled::Waiting, None, None), Vec::new()).await.unwrap();
     let renamed = Account { login: Some("ada-lovelace".into()), ..account("1") };
     assert!(site.record([told("rename", 3, Change::Renamed { account: renamed.clone() })]).await);
     assert_eq!(site.outcome("rename").await, Unchanged);

@@ -41,7 +41,7 @@ async fn batches_recorded_and_settled_at_once_end_as_if_one_after_the_other(
                     while held == Held::Moved {
                         let view = ledger.view(&lease, &|_| Vec::new()).await.unwrap();
                         let settlement = settlement_of(&access(&view.grants, &view.roots));
-                        held = ledger.settle(&lease, view.version, &settlement).await.unwrap();
+                        held = ledger.settle(&lease, view.version, &settlement, Vec::new()).await.unwrap();
                     }
                 }
             }
