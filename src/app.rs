@@ -17,11 +17,12 @@ use self::observe::{Observed, Observer};
 use crate::backoff::Backoff;
 use crate::broker::embedded::{self, Embedded};
 use crate::broker::rabbitmq::{self, RabbitMq};
+use crate::broker::spool::{self, Spool};
 use crate::broker::{Health, SharedBroker, State};
 use crate::config::{ConfigError, Source};
 use crate::delivery::{SourceName, Timestamp};
 use crate::drata::{self, Client};
-use crate::ingress::admin::{self, Part};
+use crate::ingress::admin::{self, Needed, Part};
 use crate::ingress::{self, Ingress, IngressSource, Limits};
 use crate::ledger::{Ledger, LedgerError};
 use crate::people::{People, PeopleError};
@@ -35,6 +36,9 @@ use crate::worker::{Reader, Worker, WorkerSource};
 const FINISH: Duration = Duration::from_secs(45);
 /// How long to wait between tries to reach a ledger that wasn't there at the start.
 const LEDGER_AGAIN: Backoff = Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(15) };
+/// The names of two parts that stand in for each other.
+const BROKER: &str = "broker";
+const SPOOL: &str = "spool";
 /// How often the people map is looked at for changes.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
@@ -155,6 +159,8 @@ pub fn policies<'a>(sources: impl IntoIterator<Item = &'a Source>) -> Policies {
 pub struct Setup {
     /// The broker, and the tasks that keep it going: they end last.
     pub broker: (SharedBroker, Tasks),
+    /// The spool, if the broker is one.
+    pub spool: Option<Arc<Spool>>,
     /// What it needs to take webhooks, if that is among its roles.
     pub ingress: Option<IngressRole>,
     /// What it needs to record deliveries and to reconcile, if that is among its roles.
@@ -253,7 +259,12 @@ pub fn start(setup: Setup, admin: TcpListener) -> anyhow::Result<Running> {
     };
     let broker = running.broker.0.clone();
     let asked = broker.clone();
-    let mut parts = vec![Part { name: "broker".into(), health: Arc::new(move || asked.health()), needed: true }];
+    let needed = if setup.spool.is_some() { Needed::Unless(SPOOL) } else { Needed::Yes };
+    let mut parts = vec![Part { name: BROKER.into(), health: Arc::new(move || asked.health()), needed }];
+    if let Some(spool) = setup.spool {
+        let health = Arc::new(move || spool.spool_health());
+        parts.push(Part { name: SPOOL.into(), health, needed: Needed::Unless(BROKER) });
+    }
     if let Some(role) = setup.worker {
         running.ledger = Some(role.ledger.clone());
         // A process that also takes webhooks stays in its load balancer while the ledger is down: it can make them durable.
@@ -293,7 +304,8 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
     ));
     let worker = Worker::new(role.ledger.clone(), reader(&role.sources)?, Arc::clone(&reconciler));
     let observed = Arc::new(Observed::new(Timestamp::now()));
-    let observer = Observer::new(role.ledger.clone(), sources.clone(), role.missing_after, Arc::clone(&observed));
+    let observer =
+        Observer::new(role.ledger.clone(), broker.clone(), sources.clone(), role.missing_after, Arc::clone(&observed));
     let ready = CancellationToken::new();
     match role.unprepared {
         None => ready.cancel(),
@@ -313,20 +325,21 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
     }
     work.spawn(observer.run(back.token().clone()));
 
+    let needed = if alone { Needed::Yes } else { Needed::No };
     let mut parts = vec![
-        Part { name: observe::LEDGER.into(), health: observed.clone().part(observe::LEDGER), needed: alone },
-        Part { name: observe::BALANCE.into(), health: observed.clone().part(observe::BALANCE), needed: false },
-        Part { name: "drata".into(), health: Arc::new(move || reconciler.health()), needed: false },
+        Part { name: observe::LEDGER.into(), health: observed.clone().part(observe::LEDGER), needed },
+        Part { name: observe::BALANCE.into(), health: observed.clone().part(observe::BALANCE), needed: Needed::No },
+        Part { name: "drata".into(), health: Arc::new(move || reconciler.health()), needed: Needed::No },
     ];
     if dry_run {
         let reason =
             "this is a dry run: what would be applied is only reported, and nothing is changed at the platform";
         let health = Health { state: State::Degraded, reason: Some(reason.to_owned()), since: Timestamp::now() };
-        parts.push(Part { name: "dry-run".into(), health: Arc::new(move || health.clone()), needed: false });
+        parts.push(Part { name: "dry-run".into(), health: Arc::new(move || health.clone()), needed: Needed::No });
     }
     parts.extend(sources.into_iter().map(|name| {
         let part = format!("source:{name}");
-        Part { health: observed.clone().part(&part), name: part, needed: false }
+        Part { health: observed.clone().part(&part), name: part, needed: Needed::No }
     }));
     Ok(parts)
 }
@@ -405,6 +418,11 @@ pub fn connect_rabbitmq(settings: rabbitmq::Settings) -> Result<(SharedBroker, T
     let tasks = Tasks::new();
     let broker: SharedBroker = Arc::new(RabbitMq::connect(settings, &tasks)?);
     Ok((broker, tasks))
+}
+
+/// Puts a spool before a broker: what that one doesn't take waits on the disk.
+pub async fn with_spool(settings: spool::Settings, (broker, tasks): (SharedBroker, Tasks)) -> (Arc<Spool>, Tasks) {
+    (Arc::new(Spool::start(settings, broker, &tasks).await), tasks)
 }
 
 /// Binds a port.

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::broker::Payload;
@@ -66,7 +67,7 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    /// The envelope of a checkpoint; its body is [`Envelope::voids`].
+    /// The envelope of a checkpoint; its body is [`Envelope::settled`].
     pub(super) fn of_checkpoint(checkpoint: &'a Checkpoint) -> Self {
         Self {
             kind: CHECKPOINT.into(),
@@ -78,9 +79,15 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    /// The body of a checkpoint: the JSON list of its voids, which have no bound that a header would hold.
-    pub(super) fn voids(checkpoint: &Checkpoint) -> Bytes {
-        serde_json::to_vec(&checkpoint.voids).unwrap_or_default().into()
+    /// The body of a checkpoint: the JSON list of its voids, which have no bound that a header would hold; or an object
+    /// with that and the least number that a spool holds.
+    pub(super) fn settled(checkpoint: &Checkpoint) -> Bytes {
+        let voids = checkpoint.voids.as_slice().into();
+        let settled = match checkpoint.held {
+            None => Settled::Voids(voids),
+            Some(held) => Settled::Holding { voids, held },
+        };
+        serde_json::to_vec(&settled).unwrap_or_default().into()
     }
 
     /// What the message says.
@@ -96,11 +103,17 @@ impl<'a> Envelope<'a> {
     fn checkpoint(&self, body: &Bytes) -> Result<Checkpoint, Why> {
         self.known_version()?;
         let stamp = self.stamp()?.ok_or_else(|| Why("it has no run and sequence".into()))?;
+        let (voids, held) = match serde_json::from_slice(body) {
+            Ok(Settled::Voids(voids)) => (voids.into_owned(), None),
+            Ok(Settled::Holding { voids, held }) => (voids.into_owned(), Some(held)),
+            Err(_) => return Err(Why("its body is neither a list of numbers nor an object with one".into())),
+        };
         Ok(Checkpoint {
             run: stamp.run,
             source: required("source", self.source)?.parse()?,
             sequence: stamp.sequence,
-            voids: serde_json::from_slice(body).map_err(|_| Why("its body isn't a list of numbers".into()))?,
+            voids,
+            held,
         })
     }
 
@@ -140,6 +153,14 @@ impl<'a> Envelope<'a> {
             _ => Err(Why("it has a run without a sequence, or the other way round".into())),
         }
     }
+}
+
+/// What the body of a checkpoint says.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Settled<'a> {
+    Voids(Cow<'a, [u64]>),
+    Holding { voids: Cow<'a, [u64]>, held: u64 },
 }
 
 /// A message that can't be read.
@@ -214,10 +235,10 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn a_checkpoint_comes_back_as_it_was(run: u128, sequence: u32, voids: Vec<u64>) {
-            let checkpoint =
-                Checkpoint { run: Uuid::from_u128(run), source: "acme".parse().unwrap(), sequence: sequence.into(), voids };
-            match Envelope::of_checkpoint(&checkpoint).open(Envelope::voids(&checkpoint)) {
+        fn a_checkpoint_comes_back_as_it_was(run: u128, sequence: u32, voids: Vec<u64>, held: Option<u64>) {
+            let (run, source) = (Uuid::from_u128(run), "acme".parse().unwrap());
+            let checkpoint = Checkpoint { run, source, sequence: sequence.into(), voids, held };
+            match Envelope::of_checkpoint(&checkpoint).open(Envelope::settled(&checkpoint)) {
                 Payload::Checkpoint(back) => prop_assert_eq!(back, checkpoint),
                 other => prop_assert!(false, "{other:?}"),
             }

@@ -1,7 +1,10 @@
 //! `rollcall serve`: all roles in one process, or some of them.
 
+use std::sync::Arc;
+
 use super::{Exit, Place, say};
 use crate::app::{self, FolderLock, IngressRole, Preparation, Setup, StartError, WorkerRole};
+use crate::broker::spool;
 use crate::config::{SecretRef, Settings, Source};
 use crate::delivery::Timestamp;
 use crate::drata::{self, Client};
@@ -62,6 +65,8 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
         return Err(settings.wrong("broker.url", APART).into());
     }
     logs::install(&settings.log, place.env.get("NO_COLOR").is_some_and(|value| !value.is_empty()))?;
+    // Parts take their handles when they are built.
+    let metrics = metrics::install()?;
     let grace = settings.ingress.settings.shutdown_grace;
 
     // Everything that can be wrong with the configuration is found out before a port is bound.
@@ -73,10 +78,20 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
     let in_folder = broker_url.is_none() || (has(Role::Worker) && settings.ledger.url.is_none());
     let _lock = if in_folder { Some(FolderLock::take(&settings.data_dir)?) } else { None };
     let ledger = if has(Role::Worker) { Some(open_ledger(&settings, place, args.dry_run).await?) } else { None };
-    let broker = match place.rabbitmq(&settings)? {
+    // The spool has a lock of its own, so that an ingress and a worker apart can share data_dir.
+    let spooling = has(Role::Ingress) && settings.has_spool(Role::ALL.into_iter().all(has));
+    let spool_folder = spooling.then(|| settings.spool_folder());
+    let _spool_lock = spool_folder.as_deref().map(FolderLock::take).transpose()?;
+    let mut broker = match place.rabbitmq(&settings)? {
         None => app::open_embedded(&settings.data_dir, super::max_message(&settings)).await?,
         Some(rabbitmq) => app::connect_rabbitmq(rabbitmq)?,
     };
+    let mut spool = None;
+    if spooling {
+        let (before, tasks) = app::with_spool(spool_settings(&settings), broker).await;
+        spool = Some(Arc::clone(&before));
+        broker = (before, tasks);
+    }
     let ingress = match verifying {
         None => None,
         Some(sources) => Some(IngressRole {
@@ -107,7 +122,7 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
         prefetch: settings.broker.prefetch,
         missing_after: settings.balance.after,
     });
-    let running = app::start(Setup { broker, ingress, worker, metrics: metrics::install()? }, admin)?;
+    let running = app::start(Setup { broker, spool, ingress, worker, metrics }, admin)?;
     let roles: Vec<&str> = Role::ALL.into_iter().filter(|role| has(*role)).map(Role::as_str).collect();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -116,6 +131,7 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
         admin = %running.admin,
         broker = settings.broker.url.as_ref().map_or_else(|| "embedded".to_owned(), ToString::to_string),
         ledger = has(Role::Worker).then(|| settings.ledger.url.as_ref().map_or_else(|| "SQLite".to_owned(), ToString::to_string)),
+        spool = spool_folder.as_ref().map(|folder| tracing::field::display(folder.display())),
         data_dir = in_folder.then(|| tracing::field::display(settings.data_dir.display())),
         "ready"
     );
@@ -141,6 +157,16 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
         Signal::Interrupt => Exit::Interrupted,
         Signal::Terminate => Exit::Done,
     })
+}
+
+fn spool_settings(settings: &Settings) -> spool::Settings {
+    spool::Settings {
+        folder: settings.spool_folder(),
+        after: settings.spool.after,
+        max_bytes: settings.spool.max_bytes.as_u64(),
+        max_age: settings.spool.max_age,
+        min_free: settings.spool.min_free.as_u64(),
+    }
 }
 
 /// Why roles apart can't do without RabbitMQ.

@@ -179,7 +179,8 @@ impl Stage {
             prefetch: 100,
             missing_after: defaults.balance.after,
         };
-        let setup = Setup { broker, ingress: Some(ingress), worker: Some(worker), metrics: metrics::install()? };
+        let (ingress, worker) = (Some(ingress), Some(worker));
+        let setup = Setup { broker, spool: None, ingress, worker, metrics: metrics::install()? };
         let running = app::start(setup, app::listen(loopback).await?)?;
         let webhooks: Url = format!("http://{webhooks}/").parse()?;
         let http = outbound::builder(&webhooks, Duration::from_secs(10))?.build()?;

@@ -201,6 +201,7 @@ impl Ingress {
                     source: endpoint.source.name.clone(),
                     sequence: progress.sequence,
                     voids: progress.voids.clone(),
+                    held: None,
                 };
                 if let Err(error) = self.edge.broker.checkpoint(&checkpoint).await {
                     tracing::warn!(source = %checkpoint.source, %error, "checkpoint not published; it is tried again");

@@ -8,7 +8,7 @@ use rstest::rstest;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind};
+use crate::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind, When};
 use crate::delivery::{Delivery, Encoding, SecretName};
 use crate::drata;
 use crate::ledger::database::Database;
@@ -155,7 +155,7 @@ fn record(n: i64, kind: AccessKind, at: Timestamp) -> Record {
         replay: None,
         body: Bytes::from(id),
     };
-    let reading = Reading::Told { changes: vec![placed], note: None, at: None };
+    let reading = Reading::Told { changes: vec![placed], note: None, when: When::default() };
     Record::Delivery(Box::new(Entry { delivery, reading, approved: false }))
 }
 

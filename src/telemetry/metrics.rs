@@ -85,6 +85,20 @@ pub const PROBES: &str = "rollcall_probes_total";
 pub const RECEIPT_TO_TARGET_SECONDS: &str = "rollcall_receipt_to_target_seconds";
 /// Transactions of the embedded broker.
 pub const EMBEDDED_COMMITS: &str = "rollcall_broker_embedded_commits_total";
+/// Deliveries that the spool holds.
+pub const SPOOL_DELIVERIES: &str = "rollcall_spool_deliveries";
+/// What the spool holds takes so many bytes.
+pub const SPOOL_BYTES: &str = "rollcall_spool_bytes";
+/// The age of the oldest delivery that the spool holds.
+pub const SPOOL_OLDEST: &str = "rollcall_spool_oldest_seconds";
+/// Deliveries that the spool has set aside.
+pub const SPOOL_ASIDE: &str = "rollcall_spool_set_aside";
+/// Deliveries that were made durable in the spool.
+pub const SPOOL_STORED: &str = "rollcall_spool_stored_total";
+/// Deliveries that the spool has handed to the broker.
+pub const SPOOL_FORWARDED: &str = "rollcall_spool_forwarded_total";
+/// Deliveries that the spool refused.
+pub const SPOOL_REFUSED: &str = "rollcall_spool_refused_total";
 /// Outcomes of deliveries.
 pub const OUTCOMES: &str = "rollcall_outcomes_total";
 /// Accounts that are due.
@@ -147,6 +161,23 @@ pub const METRICS: &[Metric] = &[
         "From the receipt of the oldest change that was owed for an account to the platform's confirmation.",
     ),
     counter(EMBEDDED_COMMITS, &[], "Transactions of the embedded broker; publishes and acks share them."),
+    gauge(SPOOL_DELIVERIES, Unit::Count, &[], "Accepted deliveries that wait in the ingress's spool for RabbitMQ."),
+    gauge(SPOOL_BYTES, Unit::Bytes, &[], "How much of spool.max_bytes is taken."),
+    gauge(
+        SPOOL_OLDEST,
+        Unit::Seconds,
+        &[],
+        "How long ago the oldest delivery in the spool was received; 0 if it is empty.",
+    ),
+    gauge(
+        SPOOL_ASIDE,
+        Unit::Count,
+        &[],
+        "Accepted deliveries that the spool could not read, or that RabbitMQ refuses for good; they are kept.",
+    ),
+    counter(SPOOL_STORED, &[], "Deliveries that RabbitMQ did not take and that were made durable in the spool."),
+    counter(SPOOL_FORWARDED, &[], "Deliveries from the spool that RabbitMQ has confirmed."),
+    counter(SPOOL_REFUSED, &["reason"], "Deliveries that the spool could not take either, by reason."),
     counter(OUTCOMES, &["outcome"], "Deliveries by what became of them."),
     gauge(DUE_ACCOUNTS, Unit::Count, &[], "Accounts whose status is to be brought up to date now."),
     gauge(WAITING_ACCOUNTS, Unit::Count, &[], "Accounts that wait for their identity or their person."),

@@ -11,6 +11,7 @@ mod postgresql;
 mod providers;
 mod roles;
 mod several;
+mod spool;
 mod startup;
 mod status;
 mod waiting;

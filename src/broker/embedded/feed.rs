@@ -23,6 +23,8 @@ use crate::broker::{AckTag, Consumer, Lane, Message, Payload};
 const LOOK: Duration = Duration::from_secs(1);
 /// How many messages to read at a time.
 const READ: usize = 256;
+/// How many bytes of bodies to read at a time; the last of them may go over it.
+pub(super) const ENOUGH: usize = 16 * 1024 * 1024;
 /// How far ahead "handed out" is written.
 const AHEAD: i64 = 256;
 
@@ -124,7 +126,7 @@ impl Feed {
             let first = state.ready.front().map_or(*first, |(ready, _)| (*first).min(*ready));
             state.cursor = first - 1;
             state.rewinds += 1;
-            state.bytes -= state.ready.iter().map(|(_, payload)| size(payload)).sum::<usize>();
+            state.bytes -= state.ready.iter().map(|(_, payload)| payload.len()).sum::<usize>();
             state.ready.clear();
             for id in back {
                 state.bytes -= state.out.remove(&id).map_or(0, |out| out.bytes);
@@ -139,7 +141,7 @@ impl Feed {
         let holder = state.sessions.get_mut(&session).filter(|holder| holder.holds < holder.prefetch)?;
         let (id, payload) = state.ready.pop_front()?;
         holder.holds += 1;
-        state.out.insert(id, Out { holder: Some(session), bytes: size(&payload) });
+        state.out.insert(id, Out { holder: Some(session), bytes: payload.len() });
         let redelivered = id <= state.handed_out;
         state.handed_out = state.handed_out.max(id);
         if state.ready.is_empty() {
@@ -150,7 +152,7 @@ impl Feed {
     }
 
     /// Takes the messages of `tags` that the session holds out of its hands, and returns their ids.
-    fn done(&self, session: u64, tags: &[AckTag]) -> Vec<i64> {
+    pub(super) fn done(&self, session: u64, tags: &[AckTag]) -> Vec<i64> {
         let mut state = self.lock();
         let state = &mut *state;
         let mut done = Vec::with_capacity(tags.len());
@@ -198,20 +200,11 @@ impl Feed {
         for (id, payload) in messages {
             state.cursor = id;
             if !state.out.contains_key(&id) {
-                state.bytes += size(&payload);
+                state.bytes += payload.len();
                 state.ready.push_back((id, payload));
             }
         }
         self.ready.notify_waiters();
-    }
-}
-
-/// The bytes of a message's body.
-fn size(payload: &Payload) -> usize {
-    match payload {
-        Payload::Delivery(delivery) => delivery.body.len(),
-        Payload::Checkpoint(_) => 0,
-        Payload::Unreadable { body, .. } => body.len(),
     }
 }
 
@@ -239,7 +232,8 @@ pub(super) async fn run(
         if filled.is_err() {
             reader.connection = None;
         }
-        let why = |error| format!("the embedded broker can't read {}: {error}", reader.settings.file.display());
+        let Settings { name, file, .. } = &reader.settings;
+        let why = |error| format!("{name} can't read {}: {error}", file.display());
         condition.note(filled.err().map(why));
     }
 }
@@ -268,7 +262,9 @@ impl Reader {
         while let Some((cursor, wanted, rewinds)) = feed.wanted() {
             let messages = store::read(connection, cursor, i64::try_from(wanted).unwrap_or(i64::MAX)).await?;
             let Some((last, _)) = messages.last() else { return Ok(()) };
-            if let Some(up_to) = feed.to_write_ahead(*last) {
+            if self.settings.marks_redelivered
+                && let Some(up_to) = feed.to_write_ahead(*last)
+            {
                 let (written, is_written) = oneshot::channel();
                 if commands.send(Command::HandOut(up_to, written)).is_err() || is_written.await.is_err() {
                     return Ok(());

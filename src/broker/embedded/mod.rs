@@ -13,14 +13,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::Connection as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::feed::{EmbeddedConsumer, Feed};
-use self::store::Item;
+pub(super) use self::store::Row as Stored;
 use self::writer::{Command, Commits};
-use crate::broker::{Broker, Consumer, Health, PublishError, State, fail};
+use crate::broker::{AckTag, Broker, Consumer, Health, Item, PublishError, State, fail};
 use crate::delivery::{Checkpoint, Delivery, Timestamp};
 use crate::shutdown::Tasks;
 
@@ -34,12 +35,16 @@ const CLOSE: Duration = Duration::from_secs(5);
 /// Where the queue is kept.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// What it is called in logs and errors.
+    pub name: &'static str,
     /// The SQLite file. It and its folder are created if need be.
     pub file: PathBuf,
     /// The largest body to take, in bytes.
     pub max_message: usize,
     /// How long to wait for another process that is writing to the file.
     pub busy_timeout: Duration,
+    /// Whether a message that may have been handed out before a crash is marked so. It takes a write ahead.
+    pub marks_redelivered: bool,
 }
 
 impl Settings {
@@ -47,9 +52,11 @@ impl Settings {
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
+            name: "the embedded broker",
             file: folder.into().join("queue.db"),
             max_message: 16 * 1024 * 1024,
             busy_timeout: Duration::from_secs(5),
+            marks_redelivered: true,
         }
     }
 }
@@ -65,7 +72,7 @@ pub struct OpenError {
 /// The embedded broker. Dropping it closes the file.
 #[derive(Debug)]
 pub struct Embedded {
-    max_message: usize,
+    settings: Settings,
     commands: mpsc::UnboundedSender<Command>,
     feed: Arc<Feed>,
     writing: Condition,
@@ -90,7 +97,7 @@ impl Embedded {
         let closing = tasks.token().child_token();
         let (commands, receiver) = mpsc::unbounded_channel();
         let feed = Arc::new(Feed::new(handed_out));
-        let (writing, reading) = (Condition::default(), Condition::default());
+        let (writing, reading) = (Condition::new(settings.name), Condition::new(settings.name));
         let commits = Commits::default();
         tasks.spawn(writer::run(
             writer::Writer::new(settings.clone(), connection, feed.clone(), writing.clone(), commits.clone()),
@@ -99,7 +106,7 @@ impl Embedded {
         ));
         tasks.spawn(feed::run(feed.clone(), settings.clone(), commands.clone(), reading.clone(), closing.clone()));
         Ok(Self {
-            max_message: settings.max_message,
+            settings,
             commands,
             feed,
             writing,
@@ -116,6 +123,31 @@ impl Embedded {
         self.commits.count()
     }
 
+    /// Tells of every message that is stored, in order.
+    pub(super) async fn each(&self, tell: impl FnMut(Stored)) -> Result<(), OpenError> {
+        let failed = |error: sqlx::Error| OpenError { file: self.settings.file.clone(), why: error.to_string() };
+        let mut connection = store::connect(&self.settings.file, self.settings.busy_timeout).await.map_err(failed)?;
+        store::each(&mut connection, tell).await.map_err(failed)?;
+        connection.close().await.map_err(failed)
+    }
+
+    /// Puts what was set aside back into its places. Only before anybody consumes.
+    pub(super) async fn put_back(&self) -> Result<u64, OpenError> {
+        let failed = |error: sqlx::Error| OpenError { file: self.settings.file.clone(), why: error.to_string() };
+        let mut connection = store::connect(&self.settings.file, self.settings.busy_timeout).await.map_err(failed)?;
+        let back = store::put_back(&mut connection).await.map_err(failed)?;
+        connection.close().await.map_err(failed)?;
+        Ok(back)
+    }
+
+    /// Takes a message that was handed out from the queue and keeps it apart, until it is put back.
+    pub(super) fn set_aside(&self, tag: AckTag, why: &str) {
+        for id in self.feed.done(tag.session, &[tag]) {
+            // Once the queue is closed, it stays where it is, and is set aside another time.
+            let _ = self.commands.send(Command::Aside(id, why.to_owned()));
+        }
+    }
+
     async fn write(&self, item: Item) -> Result<(), PublishError> {
         let began = Instant::now();
         let (answer, answered) = oneshot::channel();
@@ -130,7 +162,7 @@ impl Embedded {
 #[async_trait]
 impl Broker for Embedded {
     async fn publish(&self, delivery: &Delivery) -> Result<(), PublishError> {
-        let (size, limit) = (delivery.body.len(), self.max_message);
+        let (size, limit) = (delivery.body.len(), self.settings.max_message);
         if size > limit {
             return Err(fail("too_large", PublishError::TooLarge { size, limit }));
         }
@@ -158,27 +190,29 @@ impl Broker for Embedded {
 
 /// Whether one side of the file works, as its task last saw it.
 #[derive(Clone, Debug)]
-struct Condition(Arc<Mutex<Health>>);
-
-impl Default for Condition {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new(Health { state: State::Ok, reason: None, since: Timestamp::now() })))
-    }
+struct Condition {
+    name: &'static str,
+    health: Arc<Mutex<Health>>,
 }
 
 impl Condition {
+    fn new(name: &'static str) -> Self {
+        let health = Health { state: State::Ok, reason: None, since: Timestamp::now() };
+        Self { name, health: Arc::new(Mutex::new(health)) }
+    }
+
     fn health(&self) -> Health {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes what is wrong, or that nothing is, and says so once.
     fn note(&self, trouble: Option<String>) {
-        let mut health = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         if health.reason == trouble {
             return;
         }
         match &trouble {
-            None => tracing::info!("the embedded broker works again"),
+            None => tracing::info!("{} works again", self.name),
             Some(reason) => tracing::warn!("{reason}"),
         }
         let state = if trouble.is_some() { State::Down } else { State::Ok };

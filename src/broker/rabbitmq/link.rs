@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::topology;
-use crate::backoff::Backoff;
+use crate::broker::pause::pause;
 use crate::broker::{Health, State};
 use crate::delivery::Timestamp;
 use crate::shutdown::Tasks;
@@ -24,8 +24,6 @@ use crate::shutdown::Tasks;
 const ATTEMPT: Duration = Duration::from_secs(10);
 /// How long a connection may take to close.
 const CLOSE: Duration = Duration::from_secs(2);
-/// The pauses between attempts.
-const AGAIN: Backoff = Backoff { first: Duration::from_millis(200), longest: Duration::from_secs(10) };
 /// How long to wait before the topology is declared again. RabbitMQ 3.10 doesn't cancel the consumers of a queue that is
 /// deleted and declared again within milliseconds; they hang.
 const REPAIR: Duration = Duration::from_secs(1);
@@ -238,7 +236,7 @@ impl<R: Role> Supervisor<R> {
                 }
             }
             tokio::select! {
-                () = sleep(AGAIN.pause(attempt, fastrand::f64())) => attempt += 1,
+                () = sleep(pause(attempt)) => attempt += 1,
                 () = closing.cancelled() => {}
             }
         }

@@ -12,7 +12,7 @@ fn stamped(id: &str, sequence: u64) -> Record {
 
 fn checkpoint(sequence: u64, voids: &[u64]) -> Record {
     let source = "acme-github".parse().unwrap();
-    Record::Checkpoint(Checkpoint { run: Uuid::from_u128(7), source, sequence, voids: voids.to_vec() })
+    Record::Checkpoint(Checkpoint { run: Uuid::from_u128(7), source, sequence, voids: voids.to_vec(), held: None })
 }
 
 /// Records batch after batch, each of which has to leave a balance that adds up, and returns the last.

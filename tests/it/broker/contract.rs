@@ -239,6 +239,7 @@ async fn a_checkpoint_arrives_behind_what_it_closes(#[values(Kind::RabbitMq, Kin
         source: "acme-github".parse().unwrap(),
         sequence: 41,
         voids: vec![7, 40],
+        held: None,
     };
     broker.publish(&delivery("d-41", "{}")).await.unwrap();
     broker.checkpoint(&sent).await.unwrap();

@@ -40,10 +40,21 @@ pub(crate) struct Addresses {
 impl Process {
     /// Starts `rollcall` with these arguments and nothing but this environment; what it writes goes into the folder.
     pub(crate) fn start(folder: &Path, arguments: &[&str], environment: &[(&str, String)]) -> Self {
+        Self::start_under(&[], folder, arguments, environment)
+    }
+
+    /// The same, started by another program, which is given `rollcall` and its arguments and must become it.
+    pub(crate) fn start_under(
+        under: &[&str],
+        folder: &Path,
+        arguments: &[&str],
+        environment: &[(&str, String)],
+    ) -> Self {
         let name = format!("{:08x}", fastrand::u32(..));
         let (output, log) = (folder.join(format!("{name}.out")), folder.join(format!("{name}.log")));
-        let child = Command::new(env!("CARGO_BIN_EXE_rollcall"))
-            .args(arguments)
+        let words = [under, &[env!("CARGO_BIN_EXE_rollcall")], arguments].concat();
+        let child = Command::new(words[0])
+            .args(&words[1..])
             .current_dir(folder)
             .env_clear()
             .envs(environment.iter().map(|(name, value)| (name, value)))
@@ -52,7 +63,7 @@ impl Process {
             .stderr(File::create(&log).unwrap())
             .kill_on_drop(true)
             .spawn()
-            .unwrap();
+            .unwrap_or_else(|error| panic!("{} can't be started: {error}", words[0]));
         Self { child, output, log }
     }
 
@@ -87,6 +98,11 @@ impl Process {
         read(&self.log)
     }
 
+    /// Its id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("a process that runs")
+    }
+
     /// Asks it to end, as a service manager does.
     pub(crate) async fn terminate(&self) {
         self.signal("TERM").await;
@@ -110,7 +126,7 @@ impl Process {
     }
 
     async fn signal(&self, name: &str) {
-        let process = self.child.id().expect("a process that runs").to_string();
+        let process = self.id().to_string();
         let sent = Command::new("/bin/sh").args(["-c", "kill -\"$0\" \"$1\"", name, &process]).status().await.unwrap();
         assert!(sent.success());
     }

@@ -188,6 +188,14 @@ impl Site {
         self.serve_with(&["--role", "worker"], &[("DRATA_API_KEY", "a key".to_owned())])
     }
 
+    /// Starts a process that only takes webhooks, by another program that becomes it.
+    pub(crate) fn start_ingress_under(&self, under: &[&str]) -> Process {
+        let file = self.write_config();
+        let arguments = ["--config", file.to_str().unwrap(), "serve", "--role", "ingress"];
+        let secret = [("GITHUB_WEBHOOK_SECRET", SECRET.to_owned())];
+        Process::start_under(under, self.folder.path(), &arguments, &secret)
+    }
+
     /// The folder in which rollcall keeps its files.
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")

@@ -1,4 +1,4 @@
-//! The connection to RabbitMQ breaks under load; ledger and Drata are away at once.
+//! The connection to RabbitMQ breaks under load, with a spool and without; ledger and Drata are away at once.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -16,8 +16,11 @@ use crate::harness::until;
 
 const ACCOUNTS: i64 = 30;
 
+#[rstest]
+#[case::without_a_spool(false)]
+#[case::with_a_spool(true)]
 #[tokio::test]
-async fn a_broker_cut_off_under_load_loses_nothing_and_every_status_is_right() {
+async fn a_broker_cut_off_under_load_loses_nothing_and_every_status_is_right(#[case] spool: bool) {
     let real: url::Url = url().await.parse().unwrap();
     let upstream = real.socket_addrs(|| Some(5672)).unwrap()[0];
     let proxy = Proxy::to(upstream).await;
@@ -27,6 +30,7 @@ async fn a_broker_cut_off_under_load_loses_nothing_and_every_status_is_right() {
 
     let mut site = Site::new(Carrier::Embedded, ACCOUNTS).await;
     site.carried_by(through.as_str(), Names::new(real.as_str()));
+    site.set("spool", "enabled", spool);
     site.set("broker", "confirm_timeout", "500ms");
     site.set("broker", "publish_timeout", "1s");
     site.break_drata(&["500:10%@connect"]);
@@ -60,7 +64,7 @@ async fn a_broker_cut_off_under_load_loses_nothing_and_every_status_is_right() {
         }
     }
     drop(answers);
-    assert!(refused > 0, "nobody noticed the cuts");
+    assert_eq!(refused == 0, spool, "{refused} of {answered} were refused");
     until("it is ready again", async || site.ask(&at, "/ready").await.0 == 200).await;
     // What was refused, an administrator has GitHub deliver again.
     for posted in &deliveries {
