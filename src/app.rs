@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::observe::{Observed, Observer};
+use crate::backoff::Backoff;
 use crate::broker::embedded::{self, Embedded};
 use crate::broker::rabbitmq::{self, RabbitMq};
 use crate::broker::spool::{self, Spool};
@@ -33,6 +34,8 @@ use crate::worker::{Reader, Worker, WorkerSource};
 
 /// How long the worker and the reconciler may take to finish.
 const FINISH: Duration = Duration::from_secs(45);
+/// How long to wait between tries to reach a ledger that wasn't there at the start.
+const LEDGER_AGAIN: Backoff = Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(15) };
 /// The names of two parts that stand in for each other.
 const BROKER: &str = "broker";
 const SPOOL: &str = "spool";
@@ -184,6 +187,8 @@ pub struct WorkerRole {
     pub sources: Vec<Source>,
     /// The ledger.
     pub ledger: Ledger,
+    /// What is still to be done before it can be worked with, if it couldn't be done yet.
+    pub unprepared: Option<Preparation>,
     /// The platform.
     pub client: Client,
     /// The people map, and its file if it is to be watched.
@@ -194,6 +199,33 @@ pub struct WorkerRole {
     pub prefetch: u16,
     /// How long an accepted delivery may be on its way before it is missing.
     pub missing_after: Duration,
+}
+
+/// What a ledger needs before it can be worked with; see [`prepare`].
+#[derive(Debug)]
+pub struct Preparation {
+    /// Whether to bring its tables up to date, or to wait until they are.
+    pub migrate: bool,
+    /// Whether this is a dry run.
+    pub dry_run: bool,
+    /// What the first try failed with.
+    pub failed: LedgerError,
+}
+
+/// Makes a ledger ready to be worked with: its tables are as they should be, and unless this is a dry run too, what an
+/// earlier dry run would have applied is due.
+///
+/// # Errors
+/// If the database can't be reached or fails, or its tables can't be brought up to date.
+pub async fn prepare(ledger: &Ledger, migrate: bool, dry_run: bool) -> Result<(), LedgerError> {
+    ledger.prepare(migrate).await?;
+    if !dry_run {
+        let woken = ledger.end_dry_run().await?;
+        if woken > 0 {
+            tracing::info!(accounts = woken, "an earlier run was a dry run; what it would have applied is due now");
+        }
+    }
+    Ok(())
 }
 
 /// A process that runs.
@@ -239,7 +271,12 @@ pub fn start(setup: Setup, admin: TcpListener) -> anyhow::Result<Running> {
         parts.extend(start_worker(role, broker.clone(), setup.ingress.is_none(), &back)?);
     }
     back.spawn(setup.metrics.clone().upkeep(back.token().clone()));
-    let limits = Limits { header_timeout: Duration::from_secs(5), max_connections: 64, grace: Duration::from_secs(1) };
+    let limits = Limits {
+        listener: "admin",
+        header_timeout: Duration::from_secs(5),
+        max_connections: admin::MAX_CONNECTIONS,
+        grace: Duration::from_secs(1),
+    };
     let admin_tasks = back.clone();
     let admin_router = admin::router(parts, setup.metrics);
     back.spawn(async move { ingress::serve(admin, admin_router, limits, &admin_tasks).await });
@@ -266,15 +303,27 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
         role.reconcile,
     ));
     let worker = Worker::new(role.ledger.clone(), reader(&role.sources)?, Arc::clone(&reconciler));
-    back.spawn(worker.run(broker.clone(), role.prefetch, back.token().clone()));
-    back.spawn(Arc::clone(&reconciler).run(back.token().clone()));
-    back.spawn(Arc::clone(&reconciler).attend(back.token().clone()));
-    if let Some(file) = people_file {
-        back.spawn(watch_people(file, people, role.ledger.clone(), Arc::clone(&reconciler), back.token().clone()));
-    }
     let observed = Arc::new(Observed::new(Timestamp::now()));
-    let observer = Observer::new(role.ledger, broker, sources.clone(), role.missing_after, Arc::clone(&observed));
-    back.spawn(observer.run(back.token().clone()));
+    let observer =
+        Observer::new(role.ledger.clone(), broker.clone(), sources.clone(), role.missing_after, Arc::clone(&observed));
+    let ready = CancellationToken::new();
+    match role.unprepared {
+        None => ready.cancel(),
+        Some(preparation) => {
+            let observed = Arc::clone(&observed);
+            observed.ledger_failed(&preparation.failed, Timestamp::now());
+            let preparing = prepare_at_last(role.ledger.clone(), preparation, observed, ready.clone());
+            back.spawn(back.token().clone().run_until_cancelled_owned(preparing));
+        }
+    }
+    let work = When { ready: &ready, tasks: back };
+    work.spawn(worker.run(broker, role.prefetch, back.token().clone()));
+    work.spawn(Arc::clone(&reconciler).run(back.token().clone()));
+    work.spawn(Arc::clone(&reconciler).attend(back.token().clone()));
+    if let Some(file) = people_file {
+        work.spawn(watch_people(file, people, role.ledger, Arc::clone(&reconciler), back.token().clone()));
+    }
+    work.spawn(observer.run(back.token().clone()));
 
     let needed = if alone { Needed::Yes } else { Needed::No };
     let mut parts = vec![
@@ -293,6 +342,40 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
         Part { health: observed.clone().part(&part), name: part, needed: Needed::No }
     }));
     Ok(parts)
+}
+
+/// Starts tasks that begin once the ledger is ready, and never if the process ends before that.
+struct When<'a> {
+    ready: &'a CancellationToken,
+    tasks: &'a Tasks,
+}
+
+impl When<'_> {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let (ready, token) = (self.ready.clone(), self.tasks.token().clone());
+        self.tasks.spawn(async move {
+            if token.run_until_cancelled(ready.cancelled()).await.is_some() {
+                task.await;
+            }
+        });
+    }
+}
+
+/// Prepares a ledger that couldn't be yet, however long it takes, and says how it stands meanwhile.
+async fn prepare_at_last(ledger: Ledger, preparation: Preparation, observed: Arc<Observed>, ready: CancellationToken) {
+    let mut failed = preparation.failed;
+    for failures in 0.. {
+        tracing::warn!(error = %failed, "nothing is recorded before the ledger is there; trying again");
+        observed.ledger_failed(&failed, Timestamp::now());
+        tokio::time::sleep(LEDGER_AGAIN.pause(failures, fastrand::f64())).await;
+        match prepare(&ledger, preparation.migrate, preparation.dry_run).await {
+            Ok(()) => break,
+            Err(error) => failed = error,
+        }
+    }
+    tracing::info!("the ledger is there");
+    observed.ledger_recovered();
+    ready.cancel();
 }
 
 impl Running {
@@ -398,7 +481,7 @@ async fn watch_people(
         match people.read_again(&file) {
             Ok(rows) => {
                 tracing::info!(rows, "the people map has changed; looking again at whoever waits");
-                match ledger.wake_waiting().await {
+                match ledger.in_time(ledger.wake_waiting()).await {
                     Ok(_) => reconciler.wake(),
                     Err(error) => tracing::error!(%error, "can't look again at whoever waits"),
                 }

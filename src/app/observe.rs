@@ -41,10 +41,14 @@ impl Observed {
         })
     }
 
-    fn ledger_failed(&self, error: &LedgerError, now: Timestamp) {
+    pub(super) fn ledger_failed(&self, error: &LedgerError, now: Timestamp) {
         let mut unwell = self.unwell.lock().unwrap_or_else(PoisonError::into_inner);
         let since = unwell.get(LEDGER).map_or(now, |known| known.since);
         unwell.insert(LEDGER.to_owned(), Health { state: State::Down, reason: Some(error.to_string()), since });
+    }
+
+    pub(super) fn ledger_recovered(&self) {
+        self.unwell.lock().unwrap_or_else(PoisonError::into_inner).remove(LEDGER);
     }
 
     fn set(&self, unwell: BTreeMap<String, Health>) {
@@ -79,7 +83,8 @@ impl Observer {
     pub(super) async fn run(mut self, token: CancellationToken) {
         let mut tick = tokio::time::interval(EVERY.min(self.missing_after));
         while token.run_until_cancelled(tick.tick()).await.is_some() {
-            match self.once().await {
+            let ledger = self.ledger.clone();
+            match ledger.in_time(self.once()).await {
                 Ok(unwell) => self.observed.set(unwell),
                 Err(error) => self.observed.ledger_failed(&error, Timestamp::now()),
             }
@@ -93,6 +98,7 @@ impl Observer {
             (names::WAITING_ACCOUNTS, counts.waiting),
             (names::PARKED_ACCOUNTS, counts.parked),
             (names::WOULD_APPLY_ACCOUNTS, counts.would_apply),
+            (names::UNREADABLE_MESSAGES, counts.unreadable),
         ] {
             metrics::gauge!(name).set(number(count));
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Exit, Place, say};
-use crate::app::{self, FolderLock, IngressRole, Setup, StartError, WorkerRole};
+use crate::app::{self, FolderLock, IngressRole, Preparation, Setup, StartError, WorkerRole};
 use crate::broker::spool;
 use crate::config::{SecretRef, Settings, Source};
 use crate::delivery::Timestamp;
@@ -101,9 +101,10 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
         }),
     };
     let admin = app::listen(settings.admin.listen).await?;
-    let worker = reconciling.zip(ledger).map(|((client, people), ledger)| WorkerRole {
+    let worker = reconciling.zip(ledger).map(|((client, people), (ledger, unprepared))| WorkerRole {
         sources: settings.sources.clone(),
         ledger,
+        unprepared,
         client,
         people: (people, settings.people.file.clone()),
         reconcile: reconcile::Settings {
@@ -192,24 +193,27 @@ fn people(settings: &Settings) -> Result<People, StartError> {
     })
 }
 
-/// Opens the ledger for a worker, and lets go of what an earlier process held.
-async fn open_ledger(settings: &Settings, place: &Place, dry_run: bool) -> Result<Ledger, StartError> {
-    let ledger = match place.ledger_url(settings)? {
-        // Other workers may be at work there, under leases of their own.
-        Some(url) => Ledger::connect(&url, settings.ledger.migrate).await?,
-        None => {
-            let ledger = Ledger::open(&settings.data_dir).await?;
-            ledger.end_leases().await?;
-            ledger
-        }
+/// Opens the ledger for a worker, and lets go of what an earlier process held. A PostgreSQL that isn't there yet is an
+/// outage like any other: the process comes up without it, and goes on when it is there.
+async fn open_ledger(
+    settings: &Settings,
+    place: &Place,
+    dry_run: bool,
+) -> Result<(Ledger, Option<Preparation>), StartError> {
+    let preparation = |failed| Preparation { migrate: settings.ledger.migrate, dry_run, failed };
+    let Some(url) = place.ledger_url(settings)? else {
+        let ledger = Ledger::open(&settings.data_dir).await?;
+        ledger.end_leases().await?;
+        app::prepare(&ledger, true, dry_run).await?;
+        return Ok((ledger, None));
     };
-    if !dry_run {
-        let woken = ledger.end_dry_run().await?;
-        if woken > 0 {
-            tracing::info!(accounts = woken, "an earlier run was a dry run; what it would have applied is due now");
-        }
+    // Other workers may be at work there, under leases of their own.
+    let ledger = Ledger::lazy(&url, settings.ledger.timeout)?;
+    match app::prepare(&ledger, settings.ledger.migrate, dry_run).await {
+        Ok(()) => Ok((ledger, None)),
+        Err(error) if error.is_transient() => Ok((ledger, Some(preparation(error)))),
+        Err(error) => Err(error.into()),
     }
-    Ok(ledger)
 }
 
 pub(super) fn client(settings: &Settings, place: &Place) -> Result<Client, StartError> {

@@ -157,6 +157,7 @@ impl Stage {
         let worker = WorkerRole {
             sources,
             ledger: ledger.clone(),
+            unprepared: None,
             client: Client::new(
                 // The stand-in has no limit, and nobody wants to watch one.
                 drata::Settings { requests_per_minute: 100_000, ..drata::Settings::new(drata.clone()) },

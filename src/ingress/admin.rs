@@ -18,6 +18,9 @@ use serde::Serialize;
 use crate::broker::{Health, State as PartState};
 use crate::telemetry::metrics::Metrics;
 
+/// How many connections to the admin listener may be open at once; more wait in the kernel's queue.
+pub const MAX_CONNECTIONS: usize = 64;
+
 /// Asks a part how it is. Must answer at once.
 pub type HealthOf = Arc<dyn Fn() -> Health + Send + Sync>;
 

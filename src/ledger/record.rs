@@ -11,7 +11,7 @@ use super::balance::{self, Tally};
 use super::database::{lock_account, lock_recording};
 use super::outcome::{self, Outcome};
 use super::secrets::{self, Uses};
-use super::{Ledger, LedgerError, now, replays, unless_in_conflict};
+use super::{Ledger, LedgerError, now, replays, unless_in_conflict, unreadable};
 use crate::access::{AccessKind, Change, Turn, When};
 use crate::delivery::{Checkpoint, Delivery, Timestamp, event_time};
 use crate::target::ConnectionRef;
@@ -137,13 +137,7 @@ impl Ledger {
                     secrets::refused(&mut tx, checkpoint, now).await?;
                 }
                 Record::Unreadable { id, why, body } => {
-                    sqlx::query("INSERT INTO unreadable (at, message, why, body) VALUES ($1, $2, $3, $4)")
-                        .bind(now.micros())
-                        .bind(id)
-                        .bind(why)
-                        .bind(body.to_vec())
-                        .execute(&mut *tx)
-                        .await?;
+                    unreadable::keep(&mut tx, id.as_deref(), why, body, now).await?;
                 }
             }
         }

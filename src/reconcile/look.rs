@@ -8,6 +8,7 @@ use super::gate::CONNECT;
 use super::identity::{self, Found};
 use super::{OnAccessLost, Policy, Reconciler};
 use crate::access::{Access, AccountKind, access};
+use crate::backoff::spread;
 use crate::delivery::Timestamp;
 use crate::ledger::LedgerError;
 use crate::ledger::halt::HaltKind;
@@ -368,7 +369,7 @@ impl<'a> Look<'a> {
     }
 
     fn went_through(&mut self, operation: &str) {
-        self.reconciler.gate.succeeded();
+        self.reconciler.gate.succeeded(self.lease.status, operation);
         if self.lease.probe && self.reconciler.gate.is_ended_by(operation) {
             self.probe = Probe::Succeeded;
         }
@@ -422,17 +423,26 @@ impl<'a> Look<'a> {
                 self.end(Settled::Postponed, said, Some(self.now()))
             }
             FailureClass::Transient => {
-                if self.reconciler.gate.failed(self.lease.status) {
+                if self.reconciler.gate.failed(self.lease.status, operation) {
                     self.halt(HaltKind::Failing, operation, &said).await?;
                 }
                 let failures = u32::try_from(self.view.attempts + 1).unwrap_or(u32::MAX);
                 match self.reconciler.settings.schedule.delay(failures, fastrand::f64()) {
                     Some(delay) => self.end(Settled::Failed, said, Some(self.now().plus(delay))),
-                    None => self.end(Settled::Parked, format!("after {failures} attempts: {said}"), None),
+                    None if self.reconciler.gate.is_its_own(self.lease.status) => {
+                        self.reconciler.gate.given_up(self.lease.status);
+                        self.end(Settled::Parked, format!("after {failures} attempts: {said}"), None)
+                    }
+                    // Nobody got through meanwhile, most likely because nobody else tried: this is the platform's outage
+                    // until another account shows that it isn't.
+                    None => {
+                        self.halt(HaltKind::Failing, operation, &said).await?;
+                        self.end(Settled::Postponed, said, Some(self.now()))
+                    }
                 }
             }
             FailureClass::Throttled => {
-                let wait = failure.retry_after.unwrap_or(THROTTLED);
+                let wait = spread(failure.retry_after.unwrap_or(THROTTLED), fastrand::f64());
                 self.probe = Probe::Nothing { wait };
                 let until = self.now().plus(wait);
                 self.end(Settled::Postponed, said, Some(until))
@@ -455,7 +465,11 @@ impl<'a> Look<'a> {
     }
 
     fn wait(&self, reason: impl Into<String>) -> Stop {
-        self.end(Settled::Waiting, reason, Some(self.now().plus(self.reconciler.settings.waiting)))
+        self.end(
+            Settled::Waiting,
+            reason,
+            Some(self.now().plus(spread(self.reconciler.settings.waiting, fastrand::f64()))),
+        )
     }
 
     /// The database's clock, carried on from when the view was read.

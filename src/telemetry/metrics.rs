@@ -55,6 +55,12 @@ pub const REFUSED: &str = "rollcall_refused_total";
 pub const INGRESS_SECONDS: &str = "rollcall_ingress_seconds";
 /// Requests in work at the ingress.
 pub const IN_FLIGHT: &str = "rollcall_in_flight";
+/// What bodies hold of their budget.
+pub const BODY_BYTES: &str = "rollcall_body_bytes";
+/// Connections that are open.
+pub const CONNECTIONS: &str = "rollcall_connections";
+/// Connections that were ended for what their client did or didn't.
+pub const CONNECTIONS_CUT: &str = "rollcall_connections_cut_total";
 /// How long a publish took.
 pub const PUBLISH_SECONDS: &str = "rollcall_broker_publish_seconds";
 /// Publishes that failed.
@@ -103,6 +109,8 @@ pub const WAITING_ACCOUNTS: &str = "rollcall_waiting_accounts";
 pub const PARKED_ACCOUNTS: &str = "rollcall_parked_accounts";
 /// Accounts that a dry run would have changed.
 pub const WOULD_APPLY_ACCOUNTS: &str = "rollcall_would_apply_accounts";
+/// Messages that can't be read.
+pub const UNREADABLE_MESSAGES: &str = "rollcall_unreadable_messages";
 /// Deliveries that aren't done.
 pub const OPEN_DELIVERIES: &str = "rollcall_open_deliveries";
 /// Accepted deliveries that haven't arrived.
@@ -116,6 +124,18 @@ pub const METRICS: &[Metric] = &[
     counter(REFUSED, &["source", "reason"], "Requests that were refused; source is - if there is no such source."),
     seconds(INGRESS_SECONDS, &[], "How long a webhook request took, from its headers to its answer."),
     gauge(IN_FLIGHT, Unit::Count, &[], "Webhook requests that are in work."),
+    gauge(BODY_BYTES, Unit::Bytes, &[], "What the bodies of all requests hold of ingress.body_budget."),
+    gauge(
+        CONNECTIONS,
+        Unit::Count,
+        &["listener"],
+        "Connections that are open: at webhooks at most ingress.max_connections.",
+    ),
+    counter(
+        CONNECTIONS_CUT,
+        &["listener", "reason"],
+        "Connections that were ended because their headers came too slowly (slow-headers), were too many or too large (headers-too-large) or no HTTP (malformed), or because their answers weren't taken (stalled).",
+    ),
     seconds(PUBLISH_SECONDS, &[], "How long it took until the broker had confirmed a delivery."),
     counter(PUBLISH_FAILURES, &["reason"], "Publishes that the broker didn't confirm."),
     counter(RECONNECTS, &["role"], "Times that the connection to the broker was rebuilt."),
@@ -167,6 +187,12 @@ pub const METRICS: &[Metric] = &[
         Unit::Count,
         &[],
         "Accounts that a dry run would have changed; they are among those that wait.",
+    ),
+    gauge(
+        UNREADABLE_MESSAGES,
+        Unit::Count,
+        &[],
+        "Messages that aren't rollcall's or can't be read, each counted once; `rollcall deliveries unreadable` lists them.",
     ),
     gauge(
         OPEN_DELIVERIES,

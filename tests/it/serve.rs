@@ -3,8 +3,10 @@
 mod drata;
 mod dry_run;
 mod ending;
+mod limits;
 mod missing;
 mod outage;
+mod poison;
 mod postgresql;
 mod providers;
 mod roles;

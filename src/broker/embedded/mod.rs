@@ -27,6 +27,10 @@ use crate::broker::{AckTag, Broker, Consumer, Health, Item, Lane, PublishError, 
 use crate::delivery::{Checkpoint, Delivery, Timestamp};
 use crate::shutdown::Tasks;
 
+/// How many bytes of bodies are in memory at the most, of messages that are ready or handed out: a few large ones, and not
+/// all of them. One message is always let through.
+pub const MOST_HELD: usize = 64 * 1024 * 1024;
+
 /// How long closing may take.
 const CLOSE: Duration = Duration::from_secs(5);
 /// How many replays a consumer takes at a time: few enough not to delay work that comes meanwhile.

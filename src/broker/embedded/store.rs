@@ -83,6 +83,8 @@ pub(super) async fn connect(file: &Path, busy_timeout: Duration) -> sqlx::Result
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(busy_timeout)
         .disable_statement_logging()
+        // Rows are read ahead of whoever takes them, and a row may be a large body.
+        .row_buffer_size(4)
         .connect()
         .await
 }

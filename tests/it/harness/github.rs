@@ -1,12 +1,14 @@
 //! GitHub's side: things happen to accounts in an organisation, and GitHub posts a signed delivery for each.
 
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderMap;
-use rollcall::delivery::{DeliveryId, SecretName, Timestamp};
+use rollcall::delivery::{DeliveryId, Encoding, SecretName, Timestamp};
 use rollcall::outbound;
-use rollcall::provider::{self, Invention, Secret, Signer, SourceSettings};
+use rollcall::provider::{self, Draft, Invention, Secret, Signer, SourceSettings};
 use url::Url;
 use uuid::Uuid;
 
@@ -19,6 +21,26 @@ pub(crate) const ORGANIZATION: (&str, &str) = ("acme", "4201");
 /// An invented account, by its number: everything about it follows from that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Account(pub(crate) i64);
+
+impl Posted {
+    /// The same with other bytes under the same signature.
+    pub(crate) fn forged(mut self) -> Self {
+        let mut body = self.body.to_vec();
+        body.insert(1, b' ');
+        self.body = body.into();
+        self
+    }
+
+    /// Its head and body, as they go over the wire.
+    pub(crate) fn wire(&self, to: &Url) -> (String, Bytes) {
+        let mut head = format!("POST {} HTTP/1.1\r\nhost: test\r\n", to.path());
+        for (name, value) in &self.headers {
+            writeln!(head, "{name}: {}\r", value.to_str().unwrap()).unwrap();
+        }
+        write!(head, "content-length: {}\r\n\r\n", self.body.len()).unwrap();
+        (head, self.body.clone())
+    }
+}
 
 impl Account {
     pub(crate) fn login(self) -> String {
@@ -54,7 +76,7 @@ pub(crate) struct Posted {
     /// Whether the account has access after it.
     pub(crate) joined: bool,
     headers: HeaderMap,
-    body: Vec<u8>,
+    body: Bytes,
 }
 
 /// What GitHub was answered.
@@ -158,8 +180,21 @@ impl GitHub {
             account: event.account,
             joined: event.name == "organization.member_added",
             headers: request.headers,
-            body: request.body,
+            body: request.body.into(),
         }
+    }
+
+    /// A push of about that many bytes, none of which is like another: it tells nothing about access.
+    pub(crate) fn large(&self, bytes: usize) -> Posted {
+        let padding: String = std::iter::repeat_with(fastrand::alphanumeric).take(bytes).collect();
+        let json = format!("{{\"ref\":\"refs/heads/main\",\"padding\":\"{padding}\"}}").into_bytes();
+        let number = self.happened.fetch_add(1, Ordering::Relaxed);
+        let at = self.began.plus(Duration::from_secs(number));
+        let id = time_based(at, number).to_string();
+        let draft = Draft { id, event: "push".to_owned(), encoding: Encoding::Json, json };
+        let request = self.signer.sign(&draft, at).unwrap();
+        let (headers, body) = (request.headers, request.body.into());
+        Posted { id: draft.id.parse().unwrap(), account: Account(0), joined: false, headers, body }
     }
 
     /// Posts a delivery. None if there was no answer.

@@ -44,9 +44,46 @@ impl Schema {
     pub(crate) async fn end_sessions(&self) {
         run(&end("application_name", &self.name)).await;
     }
-}
 
-impl Schema {
+    /// Holds a table until the hold is dropped: whoever records waits.
+    pub(crate) async fn hold(&self, table: &str) -> AnyConnection {
+        sqlx::any::install_default_drivers();
+        let mut connection = AnyConnection::connect(&server()).await.unwrap();
+        for text in ["BEGIN".to_owned(), format!("LOCK TABLE {}.{table} IN ACCESS EXCLUSIVE MODE", self.name)] {
+            sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut connection).await.unwrap();
+        }
+        connection
+    }
+
+    /// How many tries the deliveries have that were begun and not finished, the most of any.
+    pub(crate) async fn begun(&self) -> i64 {
+        let mut connection = AnyConnection::connect(&server()).await.unwrap();
+        let text = format!("SELECT COALESCE(MAX(tries), 0) FROM {}.begun", self.name);
+        let tries = sqlx::query_scalar(AssertSqlSafe(text)).fetch_one(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        tries
+    }
+
+    /// How many sessions wait for a lock on a table of it.
+    pub(crate) async fn waiting(&self) -> i64 {
+        let mut connection = AnyConnection::connect(&server()).await.unwrap();
+        let text = format!(
+            "SELECT COUNT(*) FROM pg_stat_activity WHERE application_name = '{}' AND wait_event_type = 'Lock' \
+             AND query LIKE 'INSERT INTO deliveries%'",
+            self.name
+        );
+        let waiting = sqlx::query_scalar(AssertSqlSafe(text)).fetch_one(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        waiting
+    }
+
+    /// Puts the database's clock ahead by so many seconds, or back.
+    pub(crate) async fn shift_clock(&self, seconds: i64) {
+        let micros = seconds * 1_000_000;
+        let now = format!("CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) + ({micros})");
+        run(&format!("CREATE OR REPLACE VIEW {}.clock AS SELECT {now} AS now_us", self.name)).await;
+    }
+
     /// A role that may do in it what the one that serves may.
     pub(crate) async fn role(&self) -> Role {
         let role = Role {

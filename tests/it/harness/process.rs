@@ -135,6 +135,13 @@ impl Process {
         self.signal("CONT").await;
     }
 
+    /// The most memory that it has had resident so far, in bytes.
+    pub(crate) fn peak_memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+    }
+
     async fn signal(&self, name: &str) {
         signal(self.id().expect("a process that runs"), name).await;
     }

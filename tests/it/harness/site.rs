@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use toml::Table;
 use url::Url;
 
+use super::chaos::Proxy;
 use super::github::{Account, GitHub, ORGANIZATION, SECRET};
 use super::postgresql::{Role, Schema};
 use super::process::{Addresses, Process};
@@ -103,6 +104,25 @@ impl Site {
     pub(crate) fn keep(&mut self) -> PathBuf {
         self.folder.disable_cleanup(true);
         self.folder.path().to_owned()
+    }
+
+    /// Puts the ledger into PostgreSQL, and lets what follows reach it by way of a proxy only. The tests' own eye on the
+    /// ledger goes there directly.
+    pub(crate) async fn in_postgresql_behind_a_proxy(&mut self) -> Proxy {
+        self.in_postgresql().await;
+        let proxy = Proxy::to(Schema::server()).await;
+        let url = self.schema().unwrap().url_through(proxy.address);
+        self.set("ledger", "url", url);
+        proxy
+    }
+
+    /// Lets what follows reach Drata by way of a proxy.
+    pub(crate) async fn drata_behind_a_proxy(&mut self) -> Proxy {
+        let mut url: Url = self.config["drata"]["base_url"].as_str().unwrap().parse().unwrap();
+        let proxy = Proxy::to(url.socket_addrs(|| None).unwrap()[0]).await;
+        url.set_port(Some(proxy.address.port())).unwrap();
+        self.set("drata", "base_url", url.to_string());
+        proxy
     }
 
     /// Lets what follows serve as a role of its own that may do what `deploy/postgres/role.sql` says.
