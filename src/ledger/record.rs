@@ -11,7 +11,7 @@ use super::balance::{self, Tally};
 use super::database::{lock_account, lock_recording};
 use super::outcome::{self, Outcome};
 use super::{Ledger, LedgerError, now, unless_in_conflict};
-use crate::access::{AccessKind, Change};
+use crate::access::{AccessKind, Change, Turn, When};
 use crate::delivery::{Checkpoint, Delivery, Timestamp, event_time};
 use crate::target::ConnectionRef;
 
@@ -30,8 +30,16 @@ impl Entry {
     /// When what it tells happened: as the delivery says, but never after its receipt; else as its id and receipt tell.
     fn event_time(&self, received_at: Timestamp) -> Timestamp {
         match self.reading {
-            Reading::Told { at: Some(at), .. } => at.min(received_at),
+            Reading::Told { when: When { at: Some(at), .. }, .. } => at.min(received_at),
             _ => event_time(&self.delivery.id, received_at),
+        }
+    }
+
+    /// Its place among the changes of one grant.
+    fn turn(&self, received_at: Timestamp) -> Turn {
+        match self.reading {
+            Reading::Told { when: When { turn: Some(turn), .. }, .. } => turn,
+            _ => Turn::at(self.event_time(received_at)),
         }
     }
 }
@@ -50,7 +58,7 @@ pub enum Reading {
         /// What people should know besides.
         note: Option<String>,
         /// When it happened, where the delivery says so.
-        at: Option<Timestamp>,
+        when: When,
     },
 }
 
@@ -231,10 +239,13 @@ impl Recorder<'_> {
             .bind(received_at.micros())
             .execute(&mut *self.tx)
             .await?;
-        sqlx::query("UPDATE changes SET received_at = $2, event_time = $3 WHERE row = $1")
+        let (began, step) = entry.turn(received_at).to_numbers();
+        sqlx::query("UPDATE changes SET received_at = $2, event_time = $3, began = $4, step = $5 WHERE row = $1")
             .bind(row)
             .bind(received_at.micros())
             .bind(entry.event_time(received_at).micros())
+            .bind(began)
+            .bind(step)
             .execute(&mut *self.tx)
             .await?;
         let changes = sqlx::query("SELECT account, scope, kind, connection FROM changes WHERE row = $1")
@@ -291,6 +302,7 @@ impl Recorder<'_> {
                 ordinal: i64::try_from(ordinal).unwrap_or(i64::MAX),
                 received_at,
                 event_time: entry.event_time(received_at),
+                turn: entry.turn(received_at),
                 delivery: &entry.delivery,
                 approved: entry.approved,
                 placed,
@@ -406,9 +418,10 @@ impl Recorder<'_> {
         scope: Option<i64>,
     ) -> Result<i64, LedgerError> {
         let change = &told.placed.change;
+        let (began, step) = told.turn.to_numbers();
         let row = sqlx::query(
-            "INSERT INTO changes (row, ordinal, account, scope, connection, kind, event_time, received_at, loss, source, delivery) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+            "INSERT INTO changes (row, ordinal, account, scope, connection, kind, event_time, received_at, loss, source, \
+             delivery, began, step) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
              ON CONFLICT (row, ordinal) DO UPDATE SET connection = excluded.connection RETURNING id",
         )
         .bind(told.row)
@@ -422,6 +435,8 @@ impl Recorder<'_> {
         .bind(i64::from(change.is_loss()))
         .bind(told.delivery.source.as_str())
         .bind(told.delivery.id.as_str())
+        .bind(began)
+        .bind(step)
         .fetch_one(&mut *self.tx)
         .await?;
         Ok(row.try_get(0)?)
@@ -485,6 +500,7 @@ pub(super) struct Told<'a> {
     pub(super) ordinal: i64,
     pub(super) received_at: Timestamp,
     pub(super) event_time: Timestamp,
+    pub(super) turn: Turn,
     pub(super) delivery: &'a Delivery,
     pub(super) approved: bool,
     pub(super) placed: &'a Placed,

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod balancing;
+mod gitlab;
 mod halting;
 mod order;
 mod recording;
@@ -24,7 +25,8 @@ use super::trial::Trial;
 use super::view::View;
 use super::work::{Held, Lease, Settled, Settlement};
 use crate::access::{
-    Access, AccessKind, Account, AccountKey, AccountKind, Change, Place, RootPattern, Scope, ScopeKind, access, place,
+    Access, AccessKind, Account, AccountKey, AccountKind, Change, Place, RootPattern, Scope, ScopeKind, When, access,
+    place,
 };
 use crate::delivery::{Delivery, Encoding, SecretName, Stamp, Timestamp};
 use crate::target::{ConnectionRef, IdentityRef, LinkStatus, PersonId};
@@ -218,5 +220,9 @@ fn delivery(id: &str, second: i64) -> Delivery {
 /// A delivery that tells one thing.
 fn told(id: &str, second: i64, change: Change) -> Entry {
     let changes = placed(&[], change).into_iter().collect();
-    Entry { delivery: delivery(id, second), reading: Reading::Told { changes, note: None, at: None }, approved: false }
+    Entry {
+        delivery: delivery(id, second),
+        reading: Reading::Told { changes, note: None, when: When::default() },
+        approved: false,
+    }
 }

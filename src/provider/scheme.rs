@@ -81,7 +81,8 @@ impl Scheme {
                 HmacKeys::new(secrets)?;
                 for secret in secrets {
                     let value = secret.value.expose_secret();
-                    let why = if matches!(self, Self::Basic) && !value.contains(':') {
+                    let password = value.split_once(':').map_or("", |(_, password)| password);
+                    let why = if matches!(self, Self::Basic) && password.trim().is_empty() {
                         "must be user:password"
                     } else if HeaderValue::from_str(value).is_err() || value.trim() != value {
                         "can't travel in a header: it has control characters, or spaces at an end"
@@ -153,13 +154,21 @@ impl<'h> Stamped<'h> {
         let at = at.ok_or_else(|| Refusal::Unverified(format!("{WEBHOOK_TIMESTAMP} isn't a number of seconds")))?;
         // Signatures of versions that we don't know are skipped, as the specification wants.
         let listed = signature.as_bytes().split(|byte| *byte == b' ').take(MOST_SIGNATURES);
-        let tags: Vec<Tag> =
-            listed.filter_map(|listed| Tag::from_bytes(&BASE64.decode(listed.strip_prefix(b"v1,")?).ok()?)).collect();
+        let tags: Vec<Tag> = listed.filter_map(|listed| tag_of(listed.strip_prefix(b"v1,")?)).collect();
         if tags.is_empty() || id.is_empty() {
             return Err(Refusal::Unverified(format!("{WEBHOOK_SIGNATURE} has no v1,<base64 of 32 bytes>")));
         }
         Ok(Self { id: id.as_bytes(), timestamp: digits, at, tags })
     }
+}
+
+/// The tag that base64 text is.
+fn tag_of(text: &[u8]) -> Option<Tag> {
+    /// What 32 bytes need at most while they are decoded.
+    const ROOM: usize = 36;
+    let mut bytes = [0; ROOM];
+    let length = BASE64.decode_slice(text, &mut bytes).ok()?;
+    Tag::from_bytes(bytes.get(..length)?)
 }
 
 impl Verifier for SchemeVerifier {
@@ -179,9 +188,7 @@ impl Verifier for SchemeVerifier {
                 let tag = hex_header(headers, header, prefix)?;
                 let signed = match over {
                     Over::Body => Cow::Borrowed(&request.body[..]),
-                    Over::Json => json_of(request.encoding, request.body).map_err(|_| {
-                        Refusal::Unverified(format!("{header} is over the JSON text, and the form has none"))
-                    })?,
+                    Over::Json => signed_text(header, request.encoding, request.body)?,
                 };
                 self.signed_by(header, &[&signed], &[tag])?
             }
@@ -211,7 +218,7 @@ impl SchemeVerifier {
         let Secrets::Hmac(keys) = &self.secrets else {
             return Err(Refusal::Unverified("the source has no keys".to_owned()));
         };
-        tags.iter().find_map(|tag| keys.matching(parts, tag)).cloned().ok_or_else(|| {
+        keys.matching(parts, tags).cloned().ok_or_else(|| {
             Refusal::Unverified(format!(
                 "{header} doesn't fit the body under any of the source's secrets; either the secret at the provider is \
                  another one, or something on the way changed the body"
@@ -238,6 +245,15 @@ impl SchemeVerifier {
             )
         })
     }
+}
+
+/// The JSON text that is signed, itself or alone in a form: nothing that the signature doesn't cover may come along.
+fn signed_text<'b>(header: &str, encoding: Encoding, body: &'b [u8]) -> Result<Cow<'b, [u8]>, Refusal> {
+    let wrong = |why: &str| Refusal::Unverified(format!("{header} is over the JSON text, and {why}"));
+    if encoding == Encoding::Form && body.contains(&b'&') {
+        return Err(wrong("the form has other fields besides"));
+    }
+    json_of(encoding, body).map_err(|_| wrong("the form has none"))
 }
 
 fn presented<'h>(headers: &'h HeaderMap, header: &HeaderName) -> Result<&'h [u8], Refusal> {
@@ -267,23 +283,15 @@ pub(super) fn label<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h str, R
     }
 }
 
-/// A text at the top of a body; anything else that stands there counts for nothing.
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(transparent)]
-pub(super) struct Loose<'a>(#[serde(borrow)] Option<&'a serde_json::value::RawValue>);
-
-impl Loose<'_> {
-    pub(super) fn text(&self) -> Option<String> {
-        let text: String = serde_json::from_str(self.0?.get()).ok()?;
-        (!text.trim().is_empty()).then_some(text)
-    }
-}
-
-/// Reads what the top of a verified body says of itself into `T`, whose fields are [`Loose`]. A body that is JSON but of
+/// Reads what the top of a verified body says of itself into `T`, whose fields are [`super::fields::Loose`]. A body that is JSON but of
 /// another shape, or that says something twice, says nothing.
 pub(super) fn head<'a, T: Default + serde::Deserialize<'a>>(json: &'a [u8]) -> Result<T, Refusal> {
     let malformed = |_| Refusal::Malformed("the body isn't JSON".to_owned());
     let text = std::str::from_utf8(json).map_err(|_| Refusal::Malformed("the body isn't UTF-8".to_owned()))?;
+    // Serde would take an array for an object's fields one after the other.
+    if !text.trim_start().starts_with('{') {
+        return serde_json::from_str::<IgnoredAny>(text).map(|_| T::default()).map_err(malformed);
+    }
     match serde_json::from_str::<T>(text) {
         Ok(head) => Ok(head),
         Err(error) if error.is_data() => {

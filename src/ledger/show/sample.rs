@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind};
+use crate::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind, When};
 use crate::delivery::{Delivery, Encoding, SecretName, Stamp, Timestamp};
 use crate::ledger::Ledger;
 use crate::ledger::record::{Entry, Placed, Reading, Record};
@@ -132,7 +132,8 @@ impl Sample {
             top_is_root: true,
             mass_change_limit: 50,
         };
-        self.record(minutes, id, event, Reading::Told { changes: vec![placed], note: None, at: None }).await;
+        self.record(minutes, id, event, Reading::Told { changes: vec![placed], note: None, when: When::default() })
+            .await;
     }
 
     async fn record(&mut self, minutes: i64, id: &str, event: &str, reading: Reading) {

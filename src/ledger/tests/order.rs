@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::*;
-use crate::access::{ChangeKey, Grant, Root};
+use crate::access::{ChangeKey, Grant, Root, Turn};
 use crate::delivery::event_time;
 
 /// What a case's deliveries tell, before they are told.
@@ -88,7 +88,7 @@ impl Case {
         let changes = placed(&roots(), story.change.clone()).into_iter().collect();
         let entry = |minute: &i64| Entry {
             delivery: delivery(&id, minute * 60),
-            reading: Reading::Told { changes: Vec::clone(&changes), note: None, at: None },
+            reading: Reading::Told { changes: Vec::clone(&changes), note: None, when: When::default() },
             approved: false,
         };
         story.received.iter().map(entry).collect()
@@ -122,7 +122,17 @@ impl Case {
             let first = self.copies(n).into_iter().map(|copy| copy.delivery).min_by_key(|d| d.received_at).unwrap();
             let event_time = event_time(&first.id, first.received_at);
             let Delivery { source, id: delivery, received_at, .. } = first;
-            changes.push((change, ChangeKey { event_time, received_at, loss: change.is_loss(), source, delivery }));
+            changes.push((
+                change,
+                ChangeKey {
+                    turn: Turn::at(event_time),
+                    event_time,
+                    received_at,
+                    loss: change.is_loss(),
+                    source,
+                    delivery,
+                },
+            ));
         }
         changes
     }
