@@ -3,7 +3,7 @@
 //! This is the port; [`rabbitmq`] is the real thing, [`embedded`] the same promises in one SQLite file for one machine.
 //! [`spool`] is for an ingress: what RabbitMQ doesn't take at the moment waits on its own disk.
 //!
-//! One contract suite (`tests/it/broker.rs`) holds both to them:
+//! One contract suite (`tests/it/broker.rs`) holds the two brokers to these promises:
 //!
 //! * [`Broker::publish`] returns `Ok` only when the delivery is durable and routed. An error is *ambiguous*: the message
 //!   may be stored all the same, so whoever publishes again uses the same delivery.

@@ -63,6 +63,7 @@ impl Site {
             People::default(),
             policies,
             Settings {
+                second_look: Duration::from_secs(120),
                 schedule: Schedule { first, factor: 2.0, max, attempts: 12 },
                 waiting: Duration::from_mins(15),
                 request_timeout,

@@ -75,6 +75,7 @@ impl Site {
         };
         let nobody = drata::Settings::new("http://127.0.0.1:1/public".parse().unwrap());
         let settings = reconcile::Settings {
+            second_look: Duration::from_secs(120),
             schedule: Schedule { first: AGAIN.first, factor: 2.0, max: AGAIN.longest, attempts: 12 },
             waiting: AGAIN.longest,
             request_timeout: AGAIN.longest,

@@ -208,7 +208,7 @@ impl GitHub {
     /// Posts a delivery that somebody has changed on its way.
     pub(crate) async fn forge(&self, to: &Url, delivery: &Posted) -> Option<Answer> {
         let mut forged = delivery.clone();
-        forged.body.push(b' ');
+        forged.body = [&forged.body[..], b" "].concat().into();
         self.post(to, &forged).await
     }
 
