@@ -116,7 +116,7 @@ enum First {
 async fn ledger_and_drata_away_at_once_lose_nothing_and_each_account_is_settled_once_losses_first(
     #[case] first: First,
 ) {
-    let leavers = 12;
+    let leavers = 24;
     let mut site = Site::new(Carrier::RabbitMq, 2 * leavers).await;
     let ledger_wire = site.in_postgresql_behind_a_proxy().await;
     let drata_wire = site.drata_behind_a_proxy().await;
@@ -165,7 +165,7 @@ async fn ledger_and_drata_away_at_once_lose_nothing_and_each_account_is_settled_
     connects.retain(|seen| seen.method == "PUT");
     connects.sort_by_key(|seen| seen.begun);
     assert_eq!(connects.len(), missed.len(), "one call an account: {connects:?}");
-    // A probe is whoever's turn it is; eight at a time follow.
+    // A probe is whoever's turn it is; then as many losses go at once as there are places.
     let probes = if matches!(first, First::Ledger) { 1 } else { 0 };
     let joined_among_the_first = connects.iter().take(8 + probes).filter(|seen| seen.user_id.is_some()).count();
     assert!(joined_among_the_first <= probes, "losses go first: {connects:?}");
