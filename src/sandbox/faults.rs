@@ -143,13 +143,14 @@ impl FromStr for Fault {
 }
 
 fn parse_effect(text: &str) -> Result<Effect, String> {
+    type Waits = fn(Duration) -> Effect;
     match text {
         "timeout" => return Ok(Effect::Timeout),
         "drop" => return Ok(Effect::Drop),
         "garbled" => return Ok(Effect::Garbled),
         _ => {}
     }
-    let waits: [(&str, fn(Duration) -> Effect); 2] = [("slow=", Effect::Slow), ("late=", Effect::Late)];
+    let waits: [(&str, Waits); 2] = [("slow=", Effect::Slow), ("late=", Effect::Late)];
     for (word, effect) in waits {
         if let Some(duration) = text.strip_prefix(word) {
             return humantime::parse_duration(duration)
