@@ -42,6 +42,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use rollcall::shutdown;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
@@ -50,7 +51,12 @@ use options::{Options, SHORT, Topology};
 #[tokio::main]
 async fn main() -> ExitCode {
     // What is spawned locally shares this thread; proxies and Drata's stand-in have the others.
-    LocalSet::new().run_until(run(Options::parse())).await
+    let local = LocalSet::new();
+    tokio::select! {
+        code = local.run_until(run(Options::parse())) => code,
+        // What is dropped takes its processes with it.
+        _ = shutdown::signal() => ExitCode::from(130),
+    }
 }
 
 async fn run(options: Options) -> ExitCode {

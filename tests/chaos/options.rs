@@ -69,7 +69,7 @@ impl Topology {
 
 /// The rounds of the short run.
 pub(crate) const SHORT: [(Topology, u64, usize); 3] =
-    [(Topology::Embedded, 3, 700), (Topology::Single, 1, 1_500), (Topology::Cluster, 2, 1_200)];
+    [(Topology::Embedded, 3, 400), (Topology::Single, 1, 1_000), (Topology::Cluster, 2, 800)];
 
 /// libfaketime, if it is installed.
 pub(crate) fn faketime() -> Option<PathBuf> {

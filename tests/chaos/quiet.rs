@@ -10,10 +10,13 @@ use crate::stage::Stage;
 
 /// How long nothing may happen while there still is something to do. A halt's next probe may be a minute away.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// How long it may take in all, whatever goes on.
+const IN_ALL: Duration = Duration::from_secs(360);
 
 /// Waits until all is quiet and stays so. An error says what isn't.
 pub(crate) async fn wait(stage: &Stage, look: &mut Look, deliveries: i64) -> Result<(), String> {
-    let mut moved = Instant::now();
+    let began = Instant::now();
+    let mut moved = began;
     let mut before: Option<Work> = None;
     let mut same = 0;
     loop {
@@ -27,7 +30,7 @@ pub(crate) async fn wait(stage: &Stage, look: &mut Look, deliveries: i64) -> Res
         if before != Some(work) {
             moved = Instant::now();
         }
-        if moved.elapsed() > PATIENCE {
+        if moved.elapsed() > PATIENCE || began.elapsed() > IN_ALL {
             return Err(format!("it never becomes quiet: {deliveries} deliveries, {depth} in the broker, {work:?}"));
         }
         if before != Some(work) {

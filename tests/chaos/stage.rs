@@ -24,7 +24,7 @@ use crate::world::World;
 const SECOND_LOOK: &str = "8s";
 
 /// What Drata does now and then, whatever else happens.
-const USUAL: &[&str] = &["slow=5ms@connect", "500:2%@connect", "500:1%:applied@connect", "drop:1%:applied@connect"];
+const USUAL: &[&str] = &["slow=5ms@connect", "500:2%@connect", "500:5%:applied@connect", "drop:3%:applied@connect"];
 
 /// The stage.
 pub(crate) struct Stage {

@@ -11,6 +11,8 @@ use crate::harness::github::{Account, Event, ORGANIZATION};
 
 /// So many accounts are ever given to one team or repository: more lose it at once only with an operator's yes.
 const HOLDERS: i64 = 30;
+/// How many events ago something happened to an account to which something happens at once again.
+const SOON: usize = 8;
 /// How many teams and repositories there are.
 const PARTS: usize = 12;
 
@@ -115,9 +117,14 @@ impl World {
     }
 
     fn next(&self, dice: &mut Rng, history: &mut History, number: usize) -> Told {
-        // A few accounts have a lot to do, so that much happens to them in little time.
+        // A few accounts have a lot to do, and now and then something else happens to one while the last thing that did
+        // is still on its way.
         let busy = (self.accounts / 8).max(1);
-        let account = Account(if dice.u8(..10) < 6 { dice.i64(1..=busy) } else { dice.i64(1..=self.accounts) });
+        let account = match dice.u8(..100) {
+            0..30 if number >= SOON => self.told[dice.usize(number - SOON..number)].event.account,
+            0..72 => Account(dice.i64(1..=busy)),
+            _ => Account(dice.i64(1..=self.accounts)),
+        };
         let part = usize::try_from(account.0).unwrap() % PARTS;
         let may_have_part = account.0 <= HOLDERS * i64::try_from(PARTS).unwrap();
         let what = match dice.u16(..1000) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use lapin::{Connection, ConnectionProperties, Event};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -211,11 +211,11 @@ impl<R: Role> Supervisor<R> {
         while !closing.is_cancelled() {
             let ending = Ending::default();
             let built = tokio::select! {
-                built = timeout(ATTEMPT, self.build(&ending)) => built,
+                built = self.build(&ending) => built,
                 () = closing.cancelled() => break,
             };
             match built {
-                Ok(Ok((connection, session))) => {
+                Ok((connection, session)) => {
                     let began = Instant::now();
                     // Channels that are dropped close themselves, which must not run into the closing of the connection.
                     let _kept = session.clone();
@@ -228,12 +228,9 @@ impl<R: Role> Supervisor<R> {
                     if !closing.is_cancelled() {
                         self.stand(Standing::Down(ending.reason()));
                     }
-                    let _ = timeout(CLOSE, connection.close(200, "OK".into())).await;
+                    close(&connection).await;
                 }
-                Ok(Err(reason)) => self.stand(Standing::Down(reason)),
-                Err(_) => {
-                    self.stand(Standing::Down(format!("RabbitMQ didn't answer within {} seconds", ATTEMPT.as_secs())));
-                }
+                Err(reason) => self.stand(Standing::Down(reason)),
             }
             tokio::select! {
                 () = sleep(pause(attempt)) => attempt += 1,
@@ -248,12 +245,26 @@ impl<R: Role> Supervisor<R> {
             .with_connection_name(format!("rollcall {}", R::NAME).into())
             .with_client_property("product".into(), "rollcall".into())
             .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
-        let connection = Connection::connect_uri(self.shared.uri.clone(), properties)
+        let deadline = Instant::now() + ATTEMPT;
+        let late = |_| format!("RabbitMQ didn't answer within {} seconds", ATTEMPT.as_secs());
+        let connection = timeout_at(deadline, Connection::connect_uri(self.shared.uri.clone(), properties))
             .await
+            .map_err(late)?
             .map_err(|error| format!("can't connect to RabbitMQ: {}", topology::explain(&error)))?;
-        topology::establish(&connection, &self.shared).await?;
-        let session = self.role.build(&connection, ending).await;
-        Ok((connection, Arc::new(session.map_err(|error| topology::explain(&error))?)))
+        match timeout_at(deadline, self.furnish(&connection, ending)).await.map_err(late).flatten() {
+            Ok(session) => Ok((connection, Arc::new(session))),
+            Err(reason) => {
+                // Dropping it isn't enough: a consumer that is half begun keeps it open, and the broker hands out
+                // messages to it that nobody ever sees.
+                close(&connection).await;
+                Err(reason)
+            }
+        }
+    }
+
+    async fn furnish(&self, connection: &Connection, ending: &Ending) -> Result<R::Session, String> {
+        topology::establish(connection, &self.shared).await?;
+        self.role.build(connection, ending).await.map_err(|error| topology::explain(&error))
     }
 
     /// Watches a session until it is over.
@@ -315,6 +326,11 @@ impl<R: Role> Supervisor<R> {
         }
         self.standing.send_replace(standing);
     }
+}
+
+/// Closes a connection, or leaves it to the broker to notice.
+async fn close(connection: &Connection) {
+    let _ = timeout(CLOSE, connection.close(200, "OK".into())).await;
 }
 
 #[cfg(test)]

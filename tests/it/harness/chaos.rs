@@ -31,6 +31,8 @@ struct Wire {
     /// Cancelled while the wire is cut; a new token each time that it is mended.
     whole: Mutex<CancellationToken>,
     weather: watch::Sender<Weather>,
+    /// What makes the wire mute once it has passed.
+    last_words: Mutex<Option<Vec<u8>>>,
 }
 
 /// How what goes through is treated.
@@ -40,6 +42,8 @@ struct Weather {
     delay: Duration,
     /// Nothing arrives, and nobody is told: connections stay open, new ones too.
     still: bool,
+    /// Answers don't arrive.
+    mute: bool,
 }
 
 impl Proxy {
@@ -56,6 +60,7 @@ impl Proxy {
             next: AtomicUsize::new(0),
             whole: Mutex::new(CancellationToken::new()),
             weather: watch::Sender::default(),
+            last_words: Mutex::default(),
         };
         let proxy = Self { address: listener.local_addr().unwrap(), wire: Arc::new(wire), tasks: Tasks::new() };
         let (wire, tasks) = (Arc::clone(&proxy.wire), proxy.tasks.clone());
@@ -85,6 +90,16 @@ impl Proxy {
         self.wire.weather.send_modify(|weather| weather.still = true);
     }
 
+    /// Holds every answer back from when a request has gone through that contains these bytes.
+    pub(crate) fn mute_after(&self, request: &[u8]) {
+        *self.wire.last_words.lock().unwrap() = Some(request.to_vec());
+    }
+
+    /// Whether answers are held back.
+    pub(crate) fn is_mute(&self) -> bool {
+        self.wire.weather.borrow().mute
+    }
+
     /// Lets everything through again, and what was held still first.
     pub(crate) fn mend(&self) {
         self.wire.weather.send_replace(Weather::default());
@@ -109,25 +124,36 @@ impl Wire {
             if let Ok(far) = TcpStream::connect(self.upstreams[turn]).await {
                 let _ = (near.set_nodelay(true), far.set_nodelay(true));
                 let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
-                tokio::join!(self.pump(near_read, far_write), self.pump(far_read, near_write));
+                tokio::join!(self.pump(near_read, far_write, false), self.pump(far_read, near_write, true));
                 return;
             }
         }
     }
 
     /// Carries one direction. Either end may be cut off at any time: that is what the proxy is for.
-    async fn pump(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+    async fn pump(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, answers: bool) {
         let mut weather = self.weather.subscribe();
         let mut chunk = vec![0; CHUNK];
         while let Ok(length) = from.read(&mut chunk).await {
-            let Ok(delay) = weather.wait_for(|weather| !weather.still).await.map(|weather| weather.delay) else {
-                break;
-            };
+            if !answers {
+                self.listen(&chunk[..length]);
+            }
+            let passable = weather.wait_for(|weather| !(weather.still || answers && weather.mute)).await;
+            let Ok(delay) = passable.map(|weather| weather.delay) else { break };
             tokio::time::sleep(delay).await;
             if length == 0 || to.write_all(&chunk[..length]).await.is_err() {
                 break;
             }
         }
         let _ = to.shutdown().await;
+    }
+
+    /// Becomes mute after the last words.
+    fn listen(&self, request: &[u8]) {
+        let mut last_words = self.last_words.lock().unwrap();
+        if last_words.as_ref().is_some_and(|words| request.windows(words.len()).any(|part| part == words)) {
+            *last_words = None;
+            self.weather.send_modify(|weather| weather.mute = true);
+        }
     }
 }

@@ -69,8 +69,17 @@ impl Side {
 
     /// How many messages wait in a queue.
     pub(crate) async fn depth(&self, queue: &str) -> u32 {
+        self.queue(queue).await.message_count()
+    }
+
+    /// How many consumers a queue has.
+    pub(crate) async fn consumers(&self, queue: &str) -> u32 {
+        self.queue(queue).await.consumer_count()
+    }
+
+    async fn queue(&self, queue: &str) -> lapin::Queue {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        self.channel.queue_declare(queue.into(), options, FieldTable::default()).await.unwrap().message_count()
+        self.channel.queue_declare(queue.into(), options, FieldTable::default()).await.unwrap()
     }
 
     pub(crate) async fn close(self) {
