@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{AccessKind, ChangeKey, ScopeId, ScopeKind};
+use super::{AccessKind, ChangeKey, ScopeId, ScopeKind, Turn};
 
 /// What the ledger remembers of one (account, scope): the latest of its changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -102,7 +102,8 @@ pub fn ended<'a>(grant: &'a Grant, grants: &'a [Grant], roots: &'a [Root]) -> Op
     let later = |end: Option<&'a ChangeKey>| end.filter(|end| end.is_after(&grant.key));
     let root = grant.root.as_ref().unwrap_or(&grant.scope);
     let of_its_own = root.kind == ScopeKind::Group && grant.kind == AccessKind::Gained;
-    let root_end = if of_its_own { end_as_a_whole(root, grants, roots) } else { end_of(root, grants, roots) };
+    let root_end = end_of(root, grants, roots).filter(|end| !of_its_own || end.turn == Turn::Final);
+    let root_end = root_end.or_else(|| end_as_a_whole(root, grants, roots));
     later(grant.scope_lost.as_ref())
         .map(Ended::ScopeLost)
         .or_else(|| later(grant.scope_moved.as_ref()).map(Ended::ScopeMoved))
@@ -147,7 +148,7 @@ fn end_of_instance<'a>(grants: &'a [Grant], roots: &'a [Root]) -> Option<&'a Cha
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::{ScopeKind, Step, Turn};
+    use crate::access::Step;
     use crate::delivery::Timestamp;
 
     fn key(time: i64, loss: bool) -> ChangeKey {
@@ -230,9 +231,12 @@ mod tests {
         assert!(matches!(access(&[left.clone(), member.clone()], &roots), Access::Held { .. }));
         let seen = below(ScopeKind::Repo, AccessKind::Seen);
         assert_eq!(access(&[left.clone(), seen], &roots), Access::Gone);
-        let mut deleted = roots;
+        let mut deleted = roots.clone();
         deleted[0].lost = Some(key(10, true));
-        assert_eq!(access(&[left, member], &deleted), Access::Gone);
+        assert_eq!(access(&[left.clone(), member.clone()], &deleted), Access::Gone);
+        let mut for_good = left;
+        for_good.key.turn = Turn::Final;
+        assert_eq!(access(&[for_good, member], &roots), Access::Gone);
     }
 
     #[test]

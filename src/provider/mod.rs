@@ -14,7 +14,7 @@
 //!    there, and what of a body is missing in older versions.
 //! 2. **A folder** `src/provider/NAME` with a `mod.rs` whose documentation says all that, with links, and which holds a
 //!    `static DESCRIPTION: `[`Description`]. Copy `azure/mod.rs`, the smallest.
-//! 3. **Verifying and signing** are one choice in `scheme.rs`: `Scheme::Hex`, `Standard`, `Plain` or `Basic`, from which
+//! 3. **Verifying and signing** are one choice in `scheme/mod.rs`: `Scheme::Hex`, `Standard`, `Plain` or `Basic`, from which
 //!    `SchemeVerifier` and `SchemeSigner` are built. A new way to sign is a new variant there, with its known vectors as a
 //!    test. What the source's table may say is judged in one function that verifier, interpreter and signer all call
 //!    (`signs_only` where there is only one way); where there are several ways, `verify` is required.

@@ -101,7 +101,7 @@ impl Case {
     fn expected(&self, root: &str) -> &'static str {
         let any = self.is_held(0) || self.is_held(1);
         match root {
-            "instance" if self.destroyed => "gone",
+            _ if self.destroyed => "gone",
             // An account of the instance is held through it.
             "instance" => "held",
             _ if any => "held",

@@ -4,7 +4,9 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::access::AccountKind;
 use crate::provider::trial::{self, access, told};
+use crate::provider::{Description, Misshapen};
 
 fn interpreted(provider: &Description, event: &str, body: &Value) -> Result<Meaning, Misshapen> {
     trial::interpreted(provider, &trial::settings(), event, body)

@@ -172,14 +172,19 @@ impl GitLabInterpreter {
         Ok(Meaning { changes: vec![Change::Access { account, scope, kind }], note, when: body.when(step) })
     }
 
-    /// An account of the instance was made or deleted. Ids aren't used again, so nothing comes after a deletion.
+    /// An account of the instance was made or deleted. Ids aren't used again, so nothing comes after a deletion. Where the
+    /// root is a group, the deletion ends that, and being made is no membership in it.
     fn user(&self, body: &Body<'_>, kind: AccessKind) -> Result<Meaning, Misshapen> {
         let account = self.account(body.user_id()?, body.username, body.email);
+        let scope = self.top();
+        if kind == AccessKind::Gained && scope.id.kind != ScopeKind::Instance {
+            return Ok(Meaning::nothing("an account of the instance isn't a member of the source's group yet"));
+        }
         let when = match kind {
             AccessKind::Lost => When { at: None, turn: Some(Turn::Final) },
             _ => When { at: time(body.created_at), turn: None },
         };
-        Ok(Meaning { changes: vec![Change::Access { account, scope: self.instance(), kind }], note: None, when })
+        Ok(Meaning { changes: vec![Change::Access { account, scope, kind }], note: None, when })
     }
 
     fn renamed(&self, body: &Body<'_>) -> Result<Meaning, Misshapen> {

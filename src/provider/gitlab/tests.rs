@@ -154,6 +154,9 @@ fn accounts_of_an_instance_are_made_deleted_and_renamed(#[case] event: &str, #[c
     });
     let meaning = interpreted(&["instance"], &body).unwrap();
     assert_eq!(told(&meaning), expected);
+    // To a source whose root is a group, a new account is nobody yet, and a deleted one is nobody any more.
+    let of_a_group = told(&interpreted(&["group:#42"], &body).unwrap());
+    assert_eq!(of_a_group, expected.replace("gained instance", "-").replace("instance", "group"));
     let (Change::Access { account, .. } | Change::Renamed { account }) = &meaning.changes[0] else {
         panic!("{meaning:?}")
     };
