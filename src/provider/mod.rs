@@ -28,8 +28,8 @@
 //!    and two comment lines `<!-- events of NAME -->` and `<!-- /events -->` in the folder's documentation.
 //! 7. **One line in [`REGISTRY`]**, and `mod NAME;` above it.
 //! 8. **Tests.** In the folder: the truth table against the code, each required field broken, each label missing, on bodies
-//!    of invented people. Then a line in `CASES` of `provider/tests.rs`, which runs every hostile header and body against
-//!    it, and one in `SENT` of `tests/it/serve/providers.rs`, which does so through the real binary; tests fail and say so
+//!    of invented people. Then a line in `CASES` of `provider/tests.rs` and its headers in `marks` there, which runs every
+//!    hostile header and body against it, and one in `SENT` of `tests/it/serve/providers.rs`, which does so through the real binary; tests fail and say so
 //!    until both are there. `ROLLCALL_BLESS=1 cargo test --test it docs -- --test-threads=1` writes the tables of the
 //!    documentation anew.
 //!
