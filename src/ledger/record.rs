@@ -535,7 +535,7 @@ mod tests {
         }
         let rows = explained.fetch_all(&trial.ledger.read).await.unwrap();
         let searches: Vec<String> = rows.iter().map(|row| row.try_get::<String, _>(3).unwrap()).collect();
-        let searches: Vec<_> = searches.iter().filter(|step| step.contains("deliveries USING")).collect();
+        let searches: Vec<_> = searches.iter().filter(|step| step.contains(" deliveries USING")).collect();
         assert_eq!(searches.len(), 2, "{searches:?}");
         assert!(searches.iter().all(|step| step.matches("=?").count() == 2), "{searches:?}");
     }

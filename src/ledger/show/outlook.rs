@@ -148,12 +148,21 @@ const FATES: &str = "SELECT d.id AS id, CASE WHEN d.outcome = 'held' THEN 'held'
     WHEN MAX(CASE WHEN g.change <> c.id AND c.kind IN ('gained', 'lost', 'seen') THEN 1 ELSE 0 END) = 1 \
     THEN 'superseded' WHEN d.outcome = 'parked' THEN 'unread' WHEN d.outcome = 'ignored' THEN 'ignored' \
     ELSE 'nothing' END AS fate \
-    FROM deliveries d LEFT JOIN changes c ON c.row = d.id \
+    FROM (";
+const FATES_OF: &str = ") AS d LEFT JOIN changes c ON c.row = d.id \
     LEFT JOIN grants g ON g.account = c.account AND g.scope = c.scope \
-    LEFT JOIN statuses s ON s.account = c.account AND s.connection = c.connection \
-    WHERE d.body IS NOT NULL AND d.id IN (SELECT id FROM deliveries WHERE ";
+    LEFT JOIN statuses s ON s.account = c.account AND s.connection = c.connection GROUP BY d.outcome, d.id";
 
 impl Ledger {
+    /// Adds a query of the deliveries that a filter chooses and whose bodies are kept.
+    pub(in crate::ledger) fn choose(&self, sql: &mut Sql, columns: &'static str, filter: &DeliveryFilter) {
+        for text in ["SELECT ", columns, " FROM ", self.database.listed(), " WHERE "] {
+            sql.push(text);
+        }
+        filter.conditions(sql);
+        sql.push(" AND id NOT IN (SELECT id FROM deliveries WHERE body IS NULL)");
+    }
+
     /// The sums over what a filter chooses.
     ///
     /// # Errors
@@ -162,22 +171,16 @@ impl Ledger {
         let mut tx = self.begin_reading().await?;
         let mut outlook = Outlook::default();
 
-        let mut sql =
-            Sql::new("SELECT COUNT(*) FROM deliveries WHERE body IS NULL AND id IN (SELECT id FROM deliveries WHERE ");
+        let mut sql = Sql::new("SELECT COUNT(*) FROM ");
+        sql.push(self.database.listed());
+        sql.push(" WHERE ");
         filter.conditions(&mut sql);
-        sql.push(")");
+        sql.push(" AND id IN (SELECT id FROM deliveries WHERE body IS NULL)");
         outlook.without_body = sql.query().fetch_one(&mut *tx).await?.try_get(0)?;
 
-        let mut sql = Sql::new(
-            "SELECT outcome, COUNT(*), MIN(received_at), MAX(received_at) FROM deliveries \
-             WHERE id IN (SELECT id FROM deliveries WHERE ",
-        );
-        filter.conditions(&mut sql);
-        sql.push(
-            ") AND id NOT IN (SELECT id FROM deliveries WHERE body IS NULL AND id IN (SELECT id FROM deliveries WHERE ",
-        );
-        filter.conditions(&mut sql);
-        sql.push(")) GROUP BY outcome");
+        let mut sql = Sql::new("");
+        self.choose(&mut sql, "outcome, COUNT(*), MIN(received_at), MAX(received_at)", filter);
+        sql.push(" GROUP BY outcome");
         for row in sql.query().fetch_all(&mut *tx).await? {
             let count: i64 = row.try_get(1)?;
             let (first, last) = (Timestamp(row.try_get(2)?), Timestamp(row.try_get(3)?));
@@ -187,16 +190,16 @@ impl Ledger {
             outlook.last = Some(outlook.last.map_or(last, |known| known.max(last)));
         }
 
-        let mut sql =
-            Sql::new("SELECT COUNT(DISTINCT account) FROM effects WHERE row IN (SELECT id FROM deliveries WHERE ");
-        filter.conditions(&mut sql);
+        let mut sql = Sql::new("SELECT COUNT(DISTINCT account) FROM effects WHERE row IN (");
+        self.choose(&mut sql, "id", filter);
         sql.push(")");
         outlook.accounts = sql.query().fetch_one(&mut *tx).await?.try_get(0)?;
 
         let mut sql = Sql::new("SELECT fate, COUNT(*) FROM (");
         sql.push(FATES);
-        filter.conditions(&mut sql);
-        sql.push(") GROUP BY d.id, d.outcome) AS fates GROUP BY fate");
+        self.choose(&mut sql, "id, outcome", filter);
+        sql.push(FATES_OF);
+        sql.push(") AS fates GROUP BY fate");
         for row in sql.query().fetch_all(&mut *tx).await? {
             outlook.fates.insert(parsed("fate", &row.try_get::<String, _>(0)?)?, row.try_get(1)?);
         }
@@ -208,9 +211,9 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn sources_of(&self, filter: &DeliveryFilter) -> Result<Vec<String>, LedgerError> {
-        let mut sql = Sql::new("SELECT DISTINCT source FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE ");
-        filter.conditions(&mut sql);
-        sql.push(") ORDER BY source");
+        let mut sql = Sql::new("");
+        self.choose(&mut sql, "DISTINCT source", filter);
+        sql.push(" ORDER BY source");
         let rows = sql.query().fetch_all(&self.read).await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
@@ -226,19 +229,21 @@ impl Ledger {
         if can_be_parked {
             let mut sql = Sql::new("SELECT id, fate FROM (");
             sql.push(FATES);
-            parked.conditions(&mut sql);
-            sql.push(") GROUP BY d.id, d.outcome) AS fates WHERE fate = 'unread' ORDER BY id LIMIT ");
+            self.choose(&mut sql, "id, outcome", &parked);
+            sql.push(FATES_OF);
+            sql.push(") AS fates WHERE fate = 'unread' ORDER BY id LIMIT ");
             sql.bind(limit);
             fates = self.fates_of(&sql).await?;
         }
         let room = limit - i64::try_from(fates.len()).unwrap_or(limit);
         let mut sql = Sql::new("SELECT id, fate FROM (");
         sql.push(FATES);
-        filter.conditions(&mut sql);
+        self.choose(&mut sql, "id, outcome", filter);
         // The first of them are enough, so that not all have to be looked at; some more, since the unread ones drop out.
         sql.push(" ORDER BY id LIMIT ");
         sql.bind(limit.saturating_mul(2));
-        sql.push(") GROUP BY d.id, d.outcome) AS fates WHERE fate <> 'unread' ORDER BY id LIMIT ");
+        sql.push(FATES_OF);
+        sql.push(") AS fates WHERE fate <> 'unread' ORDER BY id LIMIT ");
         sql.bind(room);
         fates.extend(self.fates_of(&sql).await?);
         Ok(fates)
