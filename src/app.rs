@@ -14,13 +14,15 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::observe::{Observed, Observer};
+use crate::backoff::Backoff;
 use crate::broker::embedded::{self, Embedded};
 use crate::broker::rabbitmq::{self, RabbitMq};
+use crate::broker::spool::{self, Spool};
 use crate::broker::{Health, SharedBroker, State};
 use crate::config::{ConfigError, Source};
 use crate::delivery::{SourceName, Timestamp};
 use crate::drata::{self, Client};
-use crate::ingress::admin::{self, Part};
+use crate::ingress::admin::{self, Needed, Part};
 use crate::ingress::{self, Ingress, IngressSource, Limits};
 use crate::ledger::{Ledger, LedgerError};
 use crate::people::{People, PeopleError};
@@ -32,6 +34,11 @@ use crate::worker::{Reader, Worker, WorkerSource};
 
 /// How long the worker and the reconciler may take to finish.
 const FINISH: Duration = Duration::from_secs(45);
+/// How long to wait between tries to reach a ledger that wasn't there at the start.
+const LEDGER_AGAIN: Backoff = Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(15) };
+/// The names of two parts that stand in for each other.
+const BROKER: &str = "broker";
+const SPOOL: &str = "spool";
 /// How often the people map is looked at for changes.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
@@ -152,6 +159,8 @@ pub fn policies<'a>(sources: impl IntoIterator<Item = &'a Source>) -> Policies {
 pub struct Setup {
     /// The broker, and the tasks that keep it going: they end last.
     pub broker: (SharedBroker, Tasks),
+    /// The spool, if the broker is one.
+    pub spool: Option<Arc<Spool>>,
     /// What it needs to take webhooks, if that is among its roles.
     pub ingress: Option<IngressRole>,
     /// What it needs to record deliveries and to reconcile, if that is among its roles.
@@ -178,6 +187,8 @@ pub struct WorkerRole {
     pub sources: Vec<Source>,
     /// The ledger.
     pub ledger: Ledger,
+    /// What is still to be done before it can be worked with, if it couldn't be done yet.
+    pub unprepared: Option<Preparation>,
     /// The platform.
     pub client: Client,
     /// The people map, and its file if it is to be watched.
@@ -188,6 +199,33 @@ pub struct WorkerRole {
     pub prefetch: u16,
     /// How long an accepted delivery may be on its way before it is missing.
     pub missing_after: Duration,
+}
+
+/// What a ledger needs before it can be worked with; see [`prepare`].
+#[derive(Debug)]
+pub struct Preparation {
+    /// Whether to bring its tables up to date, or to wait until they are.
+    pub migrate: bool,
+    /// Whether this is a dry run.
+    pub dry_run: bool,
+    /// What the first try failed with.
+    pub failed: LedgerError,
+}
+
+/// Makes a ledger ready to be worked with: its tables are as they should be, and unless this is a dry run too, what an
+/// earlier dry run would have applied is due.
+///
+/// # Errors
+/// If the database can't be reached or fails, or its tables can't be brought up to date.
+pub async fn prepare(ledger: &Ledger, migrate: bool, dry_run: bool) -> Result<(), LedgerError> {
+    ledger.prepare(migrate).await?;
+    if !dry_run {
+        let woken = ledger.end_dry_run().await?;
+        if woken > 0 {
+            tracing::info!(accounts = woken, "an earlier run was a dry run; what it would have applied is due now");
+        }
+    }
+    Ok(())
 }
 
 /// A process that runs.
@@ -221,14 +259,24 @@ pub fn start(setup: Setup, admin: TcpListener) -> anyhow::Result<Running> {
     };
     let broker = running.broker.0.clone();
     let asked = broker.clone();
-    let mut parts = vec![Part { name: "broker".into(), health: Arc::new(move || asked.health()), needed: true }];
+    let needed = if setup.spool.is_some() { Needed::Unless(SPOOL) } else { Needed::Yes };
+    let mut parts = vec![Part { name: BROKER.into(), health: Arc::new(move || asked.health()), needed }];
+    if let Some(spool) = setup.spool {
+        let health = Arc::new(move || spool.spool_health());
+        parts.push(Part { name: SPOOL.into(), health, needed: Needed::Unless(BROKER) });
+    }
     if let Some(role) = setup.worker {
         running.ledger = Some(role.ledger.clone());
         // A process that also takes webhooks stays in its load balancer while the ledger is down: it can make them durable.
         parts.extend(start_worker(role, broker.clone(), setup.ingress.is_none(), &back)?);
     }
     back.spawn(setup.metrics.clone().upkeep(back.token().clone()));
-    let limits = Limits { header_timeout: Duration::from_secs(5), max_connections: 64, grace: Duration::from_secs(1) };
+    let limits = Limits {
+        listener: "admin",
+        header_timeout: Duration::from_secs(5),
+        max_connections: admin::MAX_CONNECTIONS,
+        grace: Duration::from_secs(1),
+    };
     let admin_tasks = back.clone();
     let admin_router = admin::router(parts, setup.metrics);
     back.spawn(async move { ingress::serve(admin, admin_router, limits, &admin_tasks).await });
@@ -255,32 +303,79 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
         role.reconcile,
     ));
     let worker = Worker::new(role.ledger.clone(), reader(&role.sources)?, Arc::clone(&reconciler));
-    back.spawn(worker.run(broker, role.prefetch, back.token().clone()));
-    back.spawn(Arc::clone(&reconciler).run(back.token().clone()));
-    back.spawn(Arc::clone(&reconciler).attend(back.token().clone()));
-    if let Some(file) = people_file {
-        back.spawn(watch_people(file, people, role.ledger.clone(), Arc::clone(&reconciler), back.token().clone()));
-    }
     let observed = Arc::new(Observed::new(Timestamp::now()));
-    let observer = Observer::new(role.ledger, sources.clone(), role.missing_after, Arc::clone(&observed));
-    back.spawn(observer.run(back.token().clone()));
+    let observer =
+        Observer::new(role.ledger.clone(), broker.clone(), sources.clone(), role.missing_after, Arc::clone(&observed));
+    let ready = CancellationToken::new();
+    match role.unprepared {
+        None => ready.cancel(),
+        Some(preparation) => {
+            let observed = Arc::clone(&observed);
+            observed.ledger_failed(&preparation.failed, Timestamp::now());
+            let preparing = prepare_at_last(role.ledger.clone(), preparation, observed, ready.clone());
+            back.spawn(back.token().clone().run_until_cancelled_owned(preparing));
+        }
+    }
+    let work = When { ready: &ready, tasks: back };
+    work.spawn(worker.run(broker, role.prefetch, back.token().clone()));
+    work.spawn(Arc::clone(&reconciler).run(back.token().clone()));
+    work.spawn(Arc::clone(&reconciler).attend(back.token().clone()));
+    if let Some(file) = people_file {
+        work.spawn(watch_people(file, people, role.ledger, Arc::clone(&reconciler), back.token().clone()));
+    }
+    work.spawn(observer.run(back.token().clone()));
 
+    let needed = if alone { Needed::Yes } else { Needed::No };
     let mut parts = vec![
-        Part { name: observe::LEDGER.into(), health: observed.clone().part(observe::LEDGER), needed: alone },
-        Part { name: observe::BALANCE.into(), health: observed.clone().part(observe::BALANCE), needed: false },
-        Part { name: "drata".into(), health: Arc::new(move || reconciler.health()), needed: false },
+        Part { name: observe::LEDGER.into(), health: observed.clone().part(observe::LEDGER), needed },
+        Part { name: observe::BALANCE.into(), health: observed.clone().part(observe::BALANCE), needed: Needed::No },
+        Part { name: "drata".into(), health: Arc::new(move || reconciler.health()), needed: Needed::No },
     ];
     if dry_run {
         let reason =
             "this is a dry run: what would be applied is only reported, and nothing is changed at the platform";
         let health = Health { state: State::Degraded, reason: Some(reason.to_owned()), since: Timestamp::now() };
-        parts.push(Part { name: "dry-run".into(), health: Arc::new(move || health.clone()), needed: false });
+        parts.push(Part { name: "dry-run".into(), health: Arc::new(move || health.clone()), needed: Needed::No });
     }
     parts.extend(sources.into_iter().map(|name| {
         let part = format!("source:{name}");
-        Part { health: observed.clone().part(&part), name: part, needed: false }
+        Part { health: observed.clone().part(&part), name: part, needed: Needed::No }
     }));
     Ok(parts)
+}
+
+/// Starts tasks that begin once the ledger is ready, and never if the process ends before that.
+struct When<'a> {
+    ready: &'a CancellationToken,
+    tasks: &'a Tasks,
+}
+
+impl When<'_> {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let (ready, token) = (self.ready.clone(), self.tasks.token().clone());
+        self.tasks.spawn(async move {
+            if token.run_until_cancelled(ready.cancelled()).await.is_some() {
+                task.await;
+            }
+        });
+    }
+}
+
+/// Prepares a ledger that couldn't be yet, however long it takes, and says how it stands meanwhile.
+async fn prepare_at_last(ledger: Ledger, preparation: Preparation, observed: Arc<Observed>, ready: CancellationToken) {
+    let mut failed = preparation.failed;
+    for failures in 0.. {
+        tracing::warn!(error = %failed, "nothing is recorded before the ledger is there; trying again");
+        observed.ledger_failed(&failed, Timestamp::now());
+        tokio::time::sleep(LEDGER_AGAIN.pause(failures, fastrand::f64())).await;
+        match prepare(&ledger, preparation.migrate, preparation.dry_run).await {
+            Ok(()) => break,
+            Err(error) => failed = error,
+        }
+    }
+    tracing::info!("the ledger is there");
+    observed.ledger_recovered();
+    ready.cancel();
 }
 
 impl Running {
@@ -323,6 +418,11 @@ pub fn connect_rabbitmq(settings: rabbitmq::Settings) -> Result<(SharedBroker, T
     let tasks = Tasks::new();
     let broker: SharedBroker = Arc::new(RabbitMq::connect(settings, &tasks)?);
     Ok((broker, tasks))
+}
+
+/// Puts a spool before a broker: what that one doesn't take waits on the disk.
+pub async fn with_spool(settings: spool::Settings, (broker, tasks): (SharedBroker, Tasks)) -> (Arc<Spool>, Tasks) {
+    (Arc::new(Spool::start(settings, broker, &tasks).await), tasks)
 }
 
 /// Binds a port.
@@ -381,7 +481,7 @@ async fn watch_people(
         match people.read_again(&file) {
             Ok(rows) => {
                 tracing::info!(rows, "the people map has changed; looking again at whoever waits");
-                match ledger.wake_waiting().await {
+                match ledger.in_time(ledger.wake_waiting()).await {
                     Ok(_) => reconciler.wake(),
                     Err(error) => tracing::error!(%error, "can't look again at whoever waits"),
                 }

@@ -399,6 +399,9 @@ pub struct Checkpoint {
     /// number may have been stored all the same; then it counts. A void is listed in every checkpoint until one of them
     /// was confirmed, so the reader must take repetition well.
     pub voids: Vec<u64>,
+    /// The least number that waits in the ingress's spool, if any does. From there on nothing is missing that hasn't
+    /// arrived: it is on its way. It is told again and again for as long as it is so.
+    pub held: Option<u64>,
     /// What the run has refused of the source so far, as far as it is news: sums of the whole run, so that repetition does
     /// no harm here either.
     pub refused: Vec<RefusedCount>,
@@ -461,7 +464,7 @@ impl Delivery {
     /// The JSON text: the body itself, or the form's `payload` field, decoded.
     ///
     /// # Errors
-    /// If the body is a form without a `payload` field.
+    /// If the body is a form without exactly one `payload` field.
     pub fn json(&self) -> Result<std::borrow::Cow<'_, [u8]>, MissingPayload> {
         json_of(self.encoding, &self.body)
     }
@@ -477,23 +480,48 @@ pub fn event_time(id: &DeliveryId, received_at: Timestamp) -> Timestamp {
         .unwrap_or(received_at)
 }
 
-/// A form body has no `payload` field.
+/// A form body has no `payload` field, or more than one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the form has no `payload` field")]
+#[error("the form has no `payload` field, or more than one")]
 pub struct MissingPayload;
 
 /// The JSON text of a body: itself, or the form's `payload` field, decoded.
 ///
 /// # Errors
-/// If the body is a form without a `payload` field.
+/// If the body is a form without exactly one `payload` field.
 pub fn json_of(encoding: Encoding, body: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, MissingPayload> {
     match encoding {
         Encoding::Json => Ok(body.into()),
-        Encoding::Form => form_urlencoded::parse(body)
-            .find(|(name, _)| name == "payload")
-            .map(|(_, value)| value.into_owned().into_bytes().into())
-            .ok_or(MissingPayload),
+        Encoding::Form => {
+            let mut payloads = body.split(|byte| *byte == b'&').filter_map(|field| {
+                let mut halves = field.splitn(2, |byte| *byte == b'=');
+                let name = form_decoded(halves.next()?);
+                (name == b"payload").then(|| form_decoded(halves.next().unwrap_or_default()))
+            });
+            // Readers would differ in which of two they believe.
+            match (payloads.next(), payloads.next()) {
+                (Some(json), None) => Ok(json.into()),
+                _ => Err(MissingPayload),
+            }
+        }
     }
+}
+
+/// The bytes that a form's name or value stands for. They are kept as they are and not made UTF-8, since they may be what
+/// is signed.
+fn form_decoded(text: &[u8]) -> Vec<u8> {
+    let hex = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, after @ ..] = rest {
+        let coded = match (first, after) {
+            (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)).map(|(high, low)| high << 4 | low),
+            _ => None,
+        };
+        rest = if coded.is_some() { &after[2..] } else { after };
+        decoded.push(coded.unwrap_or(if *first == b'+' { b' ' } else { *first }));
+    }
+    decoded
 }
 
 impl fmt::Debug for Delivery {
@@ -553,6 +581,15 @@ mod tests {
         let json = json_of(Encoding::Form, b"a=1&payload=%7B%22yo%22%3Atrue%7D").unwrap();
         assert_eq!(json.as_ref(), br#"{"yo":true}"#);
         assert_eq!(json_of(Encoding::Form, b"a=1"), Err(MissingPayload));
+        assert_eq!(json_of(Encoding::Form, b"payload=1&payload=2"), Err(MissingPayload));
+        assert_eq!(json_of(Encoding::Form, b"p%61yload=a+b%2").unwrap().as_ref(), b"a b%2");
+    }
+
+    #[test]
+    fn a_form_gives_the_very_bytes_that_were_put_into_it() {
+        let all: Vec<u8> = (0..=255).collect();
+        let form = format!("payload={}", form_urlencoded::byte_serialize(&all).collect::<String>());
+        assert_eq!(json_of(Encoding::Form, form.as_bytes()).unwrap().as_ref(), all);
     }
 
     #[test]

@@ -25,7 +25,7 @@
 //! | [`ingress`] | the HTTP edge and the admin listener |
 //! | [`replay`] | deliveries published again, from the ledger or an export |
 //! | [`config`], [`telemetry`] | settings, validated whole; logs and metrics |
-//! | [`app`], [`shutdown`], [`outbound`] | settings → ports → tasks; how everything ends; how requests of ours go out |
+//! | [`app`], [`shutdown`], [`outbound`], [`backoff`] | settings → ports → tasks; how everything ends; how requests of ours go out, and when again |
 //! | [`cli`], [`demo`] | one file a command; the stories |
 //!
 //! # What always holds
@@ -42,6 +42,7 @@
 
 pub mod access;
 pub mod app;
+pub mod backoff;
 pub mod broker;
 pub mod cli;
 pub mod config;

@@ -51,3 +51,57 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
         None => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::shutdown::Tasks;
+
+    /// Knows no name the first so many times that it is asked.
+    struct Forgetful {
+        failures: AtomicUsize,
+        address: SocketAddr,
+    }
+
+    impl Resolve for Forgetful {
+        fn resolve(&self, _: Name) -> Resolving {
+            let fails = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            let address = self.address;
+            Box::pin(async move {
+                match fails {
+                    Ok(_) => Err("no such name".into()),
+                    Err(_) => Ok(Box::new(std::iter::once(address)) as Addrs),
+                }
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_not_known_at_first_is_looked_up_again_with_each_request() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tasks = Tasks::new();
+        tasks.spawn(tasks.token().clone().run_until_cancelled_owned(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let asked = stream.read(&mut [0; 4096]).await.unwrap();
+                assert_ne!(asked, 0, "a client that connects asks something");
+                stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await.unwrap();
+            }
+        }));
+        let url: Url = "http://drata.example/".parse().unwrap();
+        let resolver = Arc::new(Forgetful { failures: AtomicUsize::new(2), address });
+        let client = builder(&url, Duration::from_secs(5)).unwrap().no_proxy().dns_resolver(resolver).build().unwrap();
+        for _ in 0..2 {
+            assert!(client.get(url.clone()).send().await.unwrap_err().is_connect());
+        }
+        assert_eq!(client.get(url).send().await.unwrap().status(), 204);
+        tasks.token().cancel();
+    }
+}

@@ -10,6 +10,6 @@ mod rule;
 mod scope;
 
 pub use self::account::{Account, AccountKey, AccountKind, AccountName, AccountPattern};
-pub use self::change::{AccessKind, Change, ChangeKey};
+pub use self::change::{AccessKind, Change, ChangeKey, Step, Turn, When};
 pub use self::rule::{Access, Ended, Grant, Root, access, ended, is_gone};
 pub use self::scope::{Place, RootPattern, Scope, ScopeId, ScopeKind, place};

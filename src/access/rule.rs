@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{AccessKind, ChangeKey, ScopeId, ScopeKind};
+use super::{AccessKind, ChangeKey, ScopeId, ScopeKind, Turn};
 
 /// What the ledger remembers of one (account, scope): the latest of its changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -56,7 +56,9 @@ pub enum Access {
 ///
 /// * A grant is held if its latest change is a gain (or a sighting), and neither its scope nor its root nor the instance
 ///   was lost later, and the scope didn't move later.
-/// * Losing a part isn't leaving. Losing a root ends every part of it with an earlier time.
+/// * Losing a part isn't leaving. Losing a root ends every part of it with an earlier time. A root that is a group
+///   doesn't when only the account lost it: a membership in a group further down is one of its own, which goes on unless
+///   it is ended too (<https://gitlab.com/gitlab-org/gitlab/-/merge_requests/55980>). It does end what was only seen.
 /// * The account is gone only if nothing is held and every root of the connection is gone; a root of which rollcall has
 ///   heard nothing for this account is unknown, and in doubt it is not gone.
 #[must_use]
@@ -97,12 +99,15 @@ pub fn ended<'a>(grant: &'a Grant, grants: &'a [Grant], roots: &'a [Root]) -> Op
     if grant.kind == AccessKind::Lost {
         return Some(Ended::Lost(&grant.key));
     }
-    let later = |end: Option<&'a ChangeKey>| end.filter(|end| **end > grant.key);
+    let later = |end: Option<&'a ChangeKey>| end.filter(|end| end.is_after(&grant.key));
     let root = grant.root.as_ref().unwrap_or(&grant.scope);
+    let of_its_own = root.kind == ScopeKind::Group && grant.kind == AccessKind::Gained;
+    let root_end = end_of(root, grants, roots).filter(|end| !of_its_own || end.turn == Turn::Final);
+    let root_end = root_end.or_else(|| end_as_a_whole(root, grants, roots));
     later(grant.scope_lost.as_ref())
         .map(Ended::ScopeLost)
         .or_else(|| later(grant.scope_moved.as_ref()).map(Ended::ScopeMoved))
-        .or_else(|| later(end_of(root, grants, roots)).map(Ended::RootLost))
+        .or_else(|| later(root_end).map(Ended::RootLost))
         .or_else(|| later(end_of_instance(grants, roots)).map(Ended::InstanceLost))
 }
 
@@ -122,24 +127,33 @@ pub fn is_gone(root: &Root, grants: &[Grant], roots: &[Root]) -> bool {
 /// The latest loss of `scope` for this account: its own, or of the scope as a whole.
 fn end_of<'a>(scope: &ScopeId, grants: &'a [Grant], roots: &'a [Root]) -> Option<&'a ChangeKey> {
     let own = grants.iter().filter(|g| g.scope == *scope && g.kind == AccessKind::Lost).map(|g| &g.key);
+    own.chain(end_as_a_whole(scope, grants, roots)).max_by(|a, b| a.by_time().cmp(&b.by_time()))
+}
+
+/// The latest loss of `scope` as a whole.
+fn end_as_a_whole<'a>(scope: &ScopeId, grants: &'a [Grant], roots: &'a [Root]) -> Option<&'a ChangeKey> {
     let grant_scope = grants.iter().filter(|g| g.scope == *scope).filter_map(|g| g.scope_lost.as_ref());
     let whole = roots.iter().filter(|root| root.scope.as_ref() == Some(scope)).filter_map(|root| root.lost.as_ref());
-    own.chain(grant_scope).chain(whole).max()
+    grant_scope.chain(whole).max_by(|a, b| a.by_time().cmp(&b.by_time()))
 }
 
 fn end_of_instance<'a>(grants: &'a [Grant], roots: &'a [Root]) -> Option<&'a ChangeKey> {
     let instances = grants.iter().map(|g| &g.scope).chain(roots.iter().filter_map(|root| root.scope.as_ref()));
-    instances.filter(|scope| scope.kind == ScopeKind::Instance).filter_map(|scope| end_of(scope, grants, roots)).max()
+    instances
+        .filter(|scope| scope.kind == ScopeKind::Instance)
+        .filter_map(|scope| end_of(scope, grants, roots))
+        .max_by(|a, b| a.by_time().cmp(&b.by_time()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::ScopeKind;
+    use crate::access::Step;
     use crate::delivery::Timestamp;
 
     fn key(time: i64, loss: bool) -> ChangeKey {
         ChangeKey {
+            turn: Turn::at(Timestamp(time)),
             event_time: Timestamp(time),
             received_at: Timestamp(time),
             loss,
@@ -205,6 +219,46 @@ mod tests {
         let mut repo = grant(ScopeKind::Repo, "7", AccessKind::Gained, 4);
         repo.scope_moved = Some(key(5, false));
         assert!(matches!(access(&[repo], &[root("1")]), Access::Unknown { .. }));
+    }
+
+    #[test]
+    fn whoever_leaves_a_group_keeps_memberships_of_their_own_further_down_and_nothing_that_was_only_seen() {
+        let group = |id: &str| ScopeId { kind: ScopeKind::Group, id: id.into() };
+        let roots = [Root { scope: Some(group("42")), name: "group 42".into(), lost: None }];
+        let left = Grant { scope: group("42"), ..grant(ScopeKind::Group, "42", AccessKind::Lost, 9) };
+        let below = |kind, what| Grant { root: Some(group("42")), ..grant(kind, "7", what, 5) };
+        let member = below(ScopeKind::Group, AccessKind::Gained);
+        assert!(matches!(access(&[left.clone(), member.clone()], &roots), Access::Held { .. }));
+        let seen = below(ScopeKind::Repo, AccessKind::Seen);
+        assert_eq!(access(&[left.clone(), seen], &roots), Access::Gone);
+        let mut deleted = roots.clone();
+        deleted[0].lost = Some(key(10, true));
+        assert_eq!(access(&[left.clone(), member.clone()], &deleted), Access::Gone);
+        let mut for_good = left;
+        for_good.key.turn = Turn::Final;
+        assert_eq!(access(&[for_good, member], &roots), Access::Gone);
+    }
+
+    #[test]
+    fn the_end_of_an_account_ends_what_is_told_of_it_later_too() {
+        let mut late = grant(ScopeKind::Group, "7", AccessKind::Gained, 50);
+        late.root = Some(ScopeId { kind: ScopeKind::Instance, id: "git.acme.example".into() });
+        let mut end = grant(ScopeKind::Instance, "git.acme.example", AccessKind::Lost, 6);
+        assert!(matches!(access(&[late.clone(), end.clone()], &[]), Access::Held { .. }));
+        end.key.turn = Turn::Final;
+        assert!(matches!(ended(&late, &[late.clone(), end.clone()], &[]), Some(Ended::RootLost(_))));
+    }
+
+    #[test]
+    fn a_turn_decides_within_a_grant_and_time_between_grants() {
+        let row = |began, step, time| ChangeKey {
+            turn: Turn::Of { began: Timestamp(began), step },
+            ..key(time, step == Step::Ended)
+        };
+        // Removed long after the last change, and made anew: the times of receipt say nothing.
+        assert!(row(1, Step::Ended, 2) > row(1, Step::Changed, 90));
+        assert!(row(3, Step::Made, 1) > row(1, Step::Ended, 90));
+        assert!(row(1, Step::Ended, 90).is_after(&row(3, Step::Made, 1)));
     }
 
     #[test]

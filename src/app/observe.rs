@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Health, State};
+use crate::broker::{Health, SharedBroker, State};
 use crate::delivery::{SourceName, Timestamp};
 use crate::ingress::admin::HealthOf;
 use crate::ledger::balance::Gap;
@@ -41,10 +41,14 @@ impl Observed {
         })
     }
 
-    fn ledger_failed(&self, error: &LedgerError, now: Timestamp) {
+    pub(super) fn ledger_failed(&self, error: &LedgerError, now: Timestamp) {
         let mut unwell = self.unwell.lock().unwrap_or_else(PoisonError::into_inner);
         let since = unwell.get(LEDGER).map_or(now, |known| known.since);
         unwell.insert(LEDGER.to_owned(), Health { state: State::Down, reason: Some(error.to_string()), since });
+    }
+
+    pub(super) fn ledger_recovered(&self) {
+        self.unwell.lock().unwrap_or_else(PoisonError::into_inner).remove(LEDGER);
     }
 
     fn set(&self, unwell: BTreeMap<String, Health>) {
@@ -55,9 +59,12 @@ impl Observed {
 /// Reads the ledger every few seconds.
 pub(super) struct Observer {
     ledger: Ledger,
+    broker: SharedBroker,
     sources: Vec<SourceName>,
     missing_after: Duration,
     observed: Arc<Observed>,
+    /// What is missing, as far as is known.
+    missing: Vec<Gap>,
     /// The gaps that were logged.
     alarms: BTreeSet<(String, String, i64, i64)>,
 }
@@ -65,17 +72,19 @@ pub(super) struct Observer {
 impl Observer {
     pub(super) const fn new(
         ledger: Ledger,
+        broker: SharedBroker,
         sources: Vec<SourceName>,
         missing_after: Duration,
         observed: Arc<Observed>,
     ) -> Self {
-        Self { ledger, sources, missing_after, observed, alarms: BTreeSet::new() }
+        Self { ledger, broker, sources, missing_after, observed, missing: Vec::new(), alarms: BTreeSet::new() }
     }
 
     pub(super) async fn run(mut self, token: CancellationToken) {
         let mut tick = tokio::time::interval(EVERY.min(self.missing_after));
         while token.run_until_cancelled(tick.tick()).await.is_some() {
-            match self.once().await {
+            let ledger = self.ledger.clone();
+            match ledger.in_time(self.once()).await {
                 Ok(unwell) => self.observed.set(unwell),
                 Err(error) => self.observed.ledger_failed(&error, Timestamp::now()),
             }
@@ -89,13 +98,19 @@ impl Observer {
             (names::WAITING_ACCOUNTS, counts.waiting),
             (names::PARKED_ACCOUNTS, counts.parked),
             (names::WOULD_APPLY_ACCOUNTS, counts.would_apply),
+            (names::UNREADABLE_MESSAGES, counts.unreadable),
         ] {
             metrics::gauge!(name).set(number(count));
         }
         self.open_deliveries().await?;
-        let missing = self.ledger.missing(self.missing_after).await?;
+        // Without the broker nothing arrives: a delivery is only missing when it had the time to.
+        let broker = self.broker.health();
+        let arrives = broker.state != State::Down && Timestamp::now().since(broker.since) >= self.missing_after;
+        if arrives {
+            self.missing = self.ledger.missing(self.missing_after).await?;
+        }
         let mut unwell: BTreeMap<String, Health> = self.ledger.blind_sources().await?.into_iter().map(blind).collect();
-        unwell.extend(self.balance(&missing).map(|health| (BALANCE.to_owned(), health)));
+        unwell.extend(self.balance().map(|health| (BALANCE.to_owned(), health)));
         Ok(unwell)
     }
 
@@ -122,7 +137,8 @@ impl Observer {
     }
 
     /// Says once of each gap that it is missing, and once that it has been filled.
-    fn balance(&mut self, missing: &[Gap]) -> Option<Health> {
+    fn balance(&mut self) -> Option<Health> {
+        let missing = self.missing.as_slice();
         for source in &self.sources {
             let of_source = missing.iter().filter(|gap| gap.source == source.as_str()).map(Gap::count).sum();
             metrics::gauge!(names::MISSING_DELIVERIES, "source" => source.to_string()).set(number(of_source));

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::broker::Payload;
@@ -19,13 +20,6 @@ pub(super) const VERSION: i64 = 1;
 
 /// The kind of a checkpoint. Every other kind is a delivery's routing key.
 pub(super) const CHECKPOINT: &str = "rollcall.checkpoint";
-
-/// What the body of a checkpoint says.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Body {
-    voids: Vec<u64>,
-    refused: Vec<RefusedCount>,
-}
 
 /// A message without its body. Text is borrowed wherever it exists already.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,7 +69,7 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    /// The envelope of a checkpoint; its body is [`Envelope::voids`].
+    /// The envelope of a checkpoint; its body is [`Envelope::settled`].
     pub(super) fn of_checkpoint(checkpoint: &'a Checkpoint) -> Self {
         Self {
             kind: CHECKPOINT.into(),
@@ -87,16 +81,16 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    /// The body of a checkpoint: the JSON list of its voids, which have no bound that a header would hold; where there are
-    /// refusals to tell, an object with both.
-    pub(super) fn voids(checkpoint: &Checkpoint) -> Bytes {
-        let Checkpoint { voids, refused, .. } = checkpoint;
-        let body = if refused.is_empty() {
-            serde_json::to_vec(voids)
+    /// The body of a checkpoint: the JSON list of its voids, which have no bound that a header would hold; where there is
+    /// more to tell, an object with all of it.
+    pub(super) fn settled(checkpoint: &Checkpoint) -> Bytes {
+        let Checkpoint { voids, held, refused, .. } = checkpoint;
+        let settled = if held.is_none() && refused.is_empty() {
+            Settled::Voids(voids.as_slice().into())
         } else {
-            serde_json::to_vec(&Body { voids: voids.clone(), refused: refused.clone() })
+            Settled::More { voids: voids.as_slice().into(), held: *held, refused: refused.as_slice().into() }
         };
-        body.unwrap_or_default().into()
+        serde_json::to_vec(&settled).unwrap_or_default().into()
     }
 
     /// What the message says.
@@ -112,13 +106,10 @@ impl<'a> Envelope<'a> {
     fn checkpoint(&self, body: &Bytes) -> Result<Checkpoint, Why> {
         self.known_version()?;
         let stamp = self.stamp()?.ok_or_else(|| Why("it has no run and sequence".into()))?;
-        let Body { voids, refused } = match body.first() {
-            Some(b'{') => serde_json::from_slice(body)
-                .map_err(|_| Why("its body isn't an object with voids and refused".into()))?,
-            _ => {
-                let voids = serde_json::from_slice(body).map_err(|_| Why("its body isn't a list of numbers".into()))?;
-                Body { voids, refused: Vec::new() }
-            }
+        let (voids, held, refused) = match serde_json::from_slice(body) {
+            Ok(Settled::Voids(voids)) => (voids.into_owned(), None, Vec::new()),
+            Ok(Settled::More { voids, held, refused }) => (voids.into_owned(), held, refused.into_owned()),
+            Err(_) => return Err(Why("its body is neither a list of numbers nor an object with one".into())),
         };
         if refused.iter().any(|refused| refused.reason.len() > MAX_NAME || refused.sender.len() > MAX_NAME) {
             return Err(Why("a reason or a sender of its refusals is longer than 255 bytes".into()));
@@ -128,6 +119,7 @@ impl<'a> Envelope<'a> {
             source: required("source", self.source)?.parse()?,
             sequence: stamp.sequence,
             voids,
+            held,
             refused,
         })
     }
@@ -168,6 +160,20 @@ impl<'a> Envelope<'a> {
             _ => Err(Why("it has a run without a sequence, or the other way round".into())),
         }
     }
+}
+
+/// What the body of a checkpoint says.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Settled<'a> {
+    Voids(Cow<'a, [u64]>),
+    More {
+        voids: Cow<'a, [u64]>,
+        #[serde(default)]
+        held: Option<u64>,
+        #[serde(default)]
+        refused: Cow<'a, [RefusedCount]>,
+    },
 }
 
 /// A message that can't be read.
@@ -243,16 +249,17 @@ pub(super) mod tests {
 
         #[test]
         fn a_checkpoint_comes_back_as_it_was(
-            run: u128, sequence: u32, voids: Vec<u64>, refused in proptest::collection::vec(("[a-z-]{1,20}", any::<u64>()), 0..4),
+            run: u128, sequence: u32, voids: Vec<u64>, held: Option<u64>,
+            refused in proptest::collection::vec(("[a-z-]{1,20}", any::<u64>()), 0..4),
         ) {
             let refused = refused.into_iter().map(|(reason, count)| RefusedCount {
                 reason, sender: "9f2c".to_owned(), count, last_at: Timestamp(1_760_000_000_123_456),
             });
             let checkpoint = Checkpoint {
-                run: Uuid::from_u128(run), source: "acme".parse().unwrap(), sequence: sequence.into(), voids,
+                run: Uuid::from_u128(run), source: "acme".parse().unwrap(), sequence: sequence.into(), voids, held,
                 refused: refused.collect(),
             };
-            match Envelope::of_checkpoint(&checkpoint).open(Envelope::voids(&checkpoint)) {
+            match Envelope::of_checkpoint(&checkpoint).open(Envelope::settled(&checkpoint)) {
                 Payload::Checkpoint(back) => prop_assert_eq!(back, checkpoint),
                 other => prop_assert!(false, "{other:?}"),
             }

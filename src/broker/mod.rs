@@ -1,7 +1,9 @@
 //! The broker carries deliveries from the ingress to the worker, at least once.
 //!
 //! This is the port; [`rabbitmq`] is the real thing, [`embedded`] the same promises in one SQLite file for one machine.
-//! One contract suite (`tests/it/broker.rs`) holds both to them:
+//! [`spool`] is for an ingress: what RabbitMQ doesn't take at the moment waits on its own disk.
+//!
+//! One contract suite (`tests/it/broker.rs`) holds the two brokers to these promises:
 //!
 //! * [`Broker::publish`] returns `Ok` only when the delivery is durable and routed. An error is *ambiguous*: the message
 //!   may be stored all the same, so whoever publishes again uses the same delivery.
@@ -11,7 +13,9 @@
 
 pub mod embedded;
 mod envelope;
+mod pause;
 pub mod rabbitmq;
+pub mod spool;
 
 use std::sync::Arc;
 
@@ -22,9 +26,12 @@ use crate::delivery::{Checkpoint, Delivery};
 /// Why a publish didn't succeed. In every case the delivery may be stored all the same.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// No connection, no confirm in time, a negative confirm, or the broker returned it as unroutable.
+    /// No connection, no confirm in time, or a negative confirm.
     #[error("the broker can't take it: {0}")]
     Unavailable(String),
+    /// The broker works, and no queue is bound that would take this one.
+    #[error("the broker can't take it: {0}")]
+    Unroutable(String),
     /// The message is larger than the broker takes (`broker.max_message`).
     #[error("{size} bytes are more than the broker takes ({limit})")]
     TooLarge {
@@ -39,7 +46,7 @@ impl PublishError {
     /// Whether the same publish may succeed later.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Unavailable(_) | Self::Unroutable(_))
     }
 }
 
@@ -103,6 +110,17 @@ pub enum Payload {
     },
 }
 
+impl Payload {
+    /// The length of its body, in bytes.
+    fn len(&self) -> usize {
+        match self {
+            Self::Delivery(delivery) => delivery.body.len(),
+            Self::Checkpoint(checkpoint) => checkpoint.voids.len() * size_of::<u64>(),
+            Self::Unreadable { body, .. } => body.len(),
+        }
+    }
+}
+
 impl std::fmt::Debug for Payload {
     /// Leaves bodies out, so that no log line can carry one.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -112,6 +130,25 @@ impl std::fmt::Debug for Payload {
             Self::Unreadable { id, why, body } => {
                 f.debug_struct("Unreadable").field("id", id).field("why", why).field("bytes", &body.len()).finish()
             }
+        }
+    }
+}
+
+/// Something to publish.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// A delivery.
+    Delivery(Delivery),
+    /// A checkpoint.
+    Checkpoint(Checkpoint),
+}
+
+impl Item {
+    /// The length of its body, in bytes.
+    fn len(&self) -> usize {
+        match self {
+            Self::Delivery(delivery) => delivery.body.len(),
+            Self::Checkpoint(checkpoint) => checkpoint.voids.len() * size_of::<u64>(),
         }
     }
 }
@@ -156,12 +193,37 @@ pub trait Broker: Send + Sync + std::fmt::Debug {
     /// See [`PublishError`].
     async fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), PublishError>;
 
+    /// Publishes all of these, so that they are stored in this order as far as each succeeds, and answers for each.
+    async fn publish_in_order(&self, items: &[&Item]) -> Vec<Result<(), PublishError>> {
+        let mut published = Vec::with_capacity(items.len());
+        for item in items {
+            published.push(match item {
+                Item::Delivery(delivery) => self.publish(delivery).await,
+                Item::Checkpoint(checkpoint) => self.checkpoint(checkpoint).await,
+            });
+        }
+        published
+    }
+
+    /// Whether a delivery is small enough, before anybody has to wait for the broker to refuse it.
+    ///
+    /// # Errors
+    /// [`PublishError::TooLarge`].
+    async fn fits(&self, _delivery: &Delivery) -> Result<(), PublishError> {
+        Ok(())
+    }
+
     /// Starts consuming, with at most `prefetch` unacked messages of the work queue and a few of the queues of replays and
     /// of what is parked. Work goes before replays.
     async fn consume(&self, prefetch: u16) -> Box<dyn Consumer>;
 
     /// How it is doing.
     fn health(&self) -> Health;
+
+    /// How the part of it is doing that publishes.
+    fn publishing(&self) -> Health {
+        self.health()
+    }
 
     /// Closes all connections, within a few seconds.
     async fn close(&self);

@@ -16,6 +16,7 @@ use crate::broker::rabbitmq::doctor::{self, Grade};
 use crate::config::{Settings, Source};
 use crate::drata::{Client, Filter};
 use crate::ledger::{self, Ledger};
+use crate::provider::SourceSettings;
 use crate::target::{Connection, ConnectionRef, Failure, FailureClass};
 
 const EXAMPLES: &str = "\
@@ -26,7 +27,7 @@ Exit codes: 0 all is well or only warned of, 1 something is wrong, 2 the configu
 reached.
 
 With --json: an object with findings (part, state, what) and sources (name, provider, path, url, content_type,
-secret, events).";
+secret, events, rules, try_it).";
 
 /// A secret that is shorter can be guessed.
 const SHORT: usize = 16;
@@ -65,8 +66,14 @@ struct Card<'a> {
     path: String,
     url: String,
     content_type: &'static str,
+    /// What the provider calls the secret.
+    secret_as: String,
     secret: String,
     events: Vec<&'static str>,
+    /// What the source's own table makes of events.
+    rules: Vec<String>,
+    /// A command that sends a delivery as the provider would.
+    try_it: String,
 }
 
 #[derive(Serialize)]
@@ -91,6 +98,7 @@ pub(super) async fn run(args: Args, place: &Place, out: &mut dyn Write) -> anyho
     let sources = settings.sources.len();
     findings.add("configuration", State::Ok, format!("valid, {sources} source{}", if sources == 1 { "" } else { "s" }));
     broker(&settings, place, &mut findings).await?;
+    spool(&settings, &mut findings);
     ledger(&settings, place, &mut findings).await?;
     let drata = drata(&settings, place, &mut findings).await;
     for source in &settings.sources {
@@ -133,14 +141,13 @@ fn show(findings: &[Finding], settings: &Settings, out: &mut dyn Write) -> anyho
         writeln!(out, "\nEnter at {} for {}:", source.provider.title, card.name)?;
         writeln!(out, "  payload URL   {}", card.url)?;
         writeln!(out, "  content type  {}", card.content_type)?;
-        writeln!(out, "  secret        the value of {}", card.secret)?;
+        writeln!(out, "  {:13} the value of {}", card.secret_as, card.secret)?;
         writeln!(out, "  SSL           verification on")?;
         writeln!(out, "  events        {}", card.events.join(", "))?;
-        writeln!(
-            out,
-            "  then try      rollcall send --url '{}' --provider {} --secret-env NAME",
-            card.url, card.provider
-        )?;
+        for rule in &card.rules {
+            writeln!(out, "  means         {}", plain(rule))?;
+        }
+        writeln!(out, "  then try      {}", card.try_it)?;
     }
     Ok(())
 }
@@ -159,19 +166,48 @@ fn card<'a>(source: &'a Source, settings: &Settings) -> Card<'a> {
         path: format!("/webhooks/{name}"),
         url: settings.ingress.webhook_url(&source.settings.name),
         content_type: "application/json",
+        secret_as: secret_as(&source.settings),
         secret: source.secrets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "),
         events: if source.provider.hooks.is_empty() {
             events.into_iter().collect()
         } else {
             source.provider.hooks.to_vec()
         },
+        // The configuration was valid, so that it can be built.
+        rules: (source.provider.interpreter)(&source.settings).map_or_else(|_| Vec::new(), |it| it.explained()),
+        try_it: try_it(source, settings),
     }
+}
+
+fn secret_as(settings: &SourceSettings) -> String {
+    match (settings.verify.as_deref(), settings.header.as_deref()) {
+        (Some("token"), _) => "secret token".to_owned(),
+        (Some("basic"), _) => "user:password".to_owned(),
+        (Some("header"), Some(header)) => format!("header {header}:"),
+        _ => "secret".to_owned(),
+    }
+}
+
+fn try_it(source: &Source, settings: &Settings) -> String {
+    let SourceSettings { name, verify, header, .. } = &source.settings;
+    let event = source.provider.invents.first().copied().unwrap_or_default();
+    let mut line = format!(
+        "rollcall send --url '{}' --provider {} --secret-env NAME --event {event}",
+        settings.ingress.webhook_url(name),
+        source.provider.name
+    );
+    for (option, value) in [("verify", verify), ("header", header)] {
+        if let Some(value) = value {
+            line.push_str(&format!(" --{option} {value}"));
+        }
+    }
+    line
 }
 
 async fn broker(settings: &Settings, place: &Place, findings: &mut Findings) -> anyhow::Result<()> {
     let Some(rabbitmq) = place.rabbitmq(settings)? else {
         findings.add("broker", State::Ok, "embedded, in data_dir; all roles are one process");
-        folder(&settings.data_dir, findings);
+        folder("data_dir", &settings.data_dir, findings);
         return Ok(());
     };
     let found = doctor::examine(&rabbitmq, None).await;
@@ -199,14 +235,33 @@ async fn broker(settings: &Settings, place: &Place, findings: &mut Findings) -> 
 }
 
 /// Whether the data folder can be used. One that a serving process holds is in use, and that is well.
-fn folder(folder: &Path, findings: &mut Findings) {
+fn folder(part: &str, folder: &Path, findings: &mut Findings) {
     if !folder.exists() {
-        findings.add("data_dir", State::Ok, format!("{} isn't there yet; serve makes it", folder.display()));
+        findings.add(part, State::Ok, format!("{} isn't there yet; serve makes it", folder.display()));
         return;
     }
     match FolderLock::take(folder) {
-        Ok(_) => findings.add("data_dir", State::Ok, format!("{} can be written", folder.display())),
-        Err(error) => findings.add("data_dir", State::Warning, error.to_string()),
+        Ok(_) => findings.add(part, State::Ok, format!("{} can be written", folder.display())),
+        Err(error) => findings.add(part, State::Warning, error.to_string()),
+    }
+}
+
+/// Whether the spool can be used, where there would be one.
+fn spool(settings: &Settings, findings: &mut Findings) {
+    if settings.broker.url.is_none() {
+        return;
+    }
+    let with = |all_roles| settings.has_spool(all_roles);
+    match (with(true), with(false)) {
+        (false, _) => {
+            let what = "off: while RabbitMQ takes nothing, deliveries are answered with 503";
+            findings.add("spool", State::Ok, what);
+        }
+        (true, false) => findings.add("spool", State::Ok, "on if all roles are one process, else off"),
+        (true, true) => findings.add("spool", State::Ok, "on"),
+    }
+    if with(false) || settings.spool_folder().exists() {
+        folder("spool", &settings.spool_folder(), findings);
     }
 }
 

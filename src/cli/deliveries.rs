@@ -14,6 +14,7 @@ use crate::ledger::Ledger;
 use crate::ledger::outcome::Outcome;
 use crate::ledger::record::{Entry, Record};
 use crate::ledger::show::deliveries::{DeliveryName, DeliveryRow, EffectRow, Story};
+use crate::ledger::unreadable::UnreadableRow;
 use crate::provider::Secret;
 use crate::replay::export;
 use crate::worker::Reader;
@@ -28,11 +29,20 @@ Examples:
   rollcall deliveries show 72d3162e-cc78-11e3-81ab-4c9367dc0958
   rollcall deliveries show '#12' --json
   rollcall deliveries body '#12' | jq .
+  rollcall deliveries unreadable                        messages that aren't rollcall's, or can't be read
+  rollcall deliveries unreadable '#3' > message.bin
   rollcall deliveries export --outcome parked > parked.jsonl
   rollcall replay --outcome parked --dry-run            what a replay of them would change
 
 With --json: an array of objects with row, received_at, source, provider, delivery, event, outcome, reason,
 copies, replays, repeated and conflicting; with --watch one object a line. Times are RFC 3339.";
+
+const UNREADABLE: &str = "\
+They came over the broker and not from an ingress, or were damaged on the way. Each is kept once, however often it came,
+and never tried again: whoever may publish to the exchange is who to ask.
+
+With --json: an array of objects with row, first_seen, last_seen, copies, message (the id that its publisher gave it),
+why and bytes (how many). Times are RFC 3339.";
 
 /// List deliveries, the last recorded first, and what became of each
 #[derive(Clone, Debug, clap::Args)]
@@ -73,6 +83,21 @@ enum Command {
         /// Write no seal: whoever imports the lines has to trust them. Needs no secret
         #[arg(long)]
         unsealed: bool,
+    },
+    /// List the messages that aren't rollcall's or can't be read, or write the exact bytes of one to standard output
+    #[command(after_help = UNREADABLE)]
+    Unreadable {
+        /// The row number that the listing shows, with or without #: write that message's bytes
+        #[arg(value_name = "ROW", value_parser = row_number, conflicts_with_all = ["json", "limit"])]
+        row: Option<i64>,
+        /// How many to show at most
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..))]
+        limit: i64,
+        /// Write a JSON array
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        width: Width,
     },
     /// Say yes to a delivery that is held because it concerns many accounts at once
     #[command(after_help = "What it concerns is reconciled at once by whoever runs `rollcall serve`.")]
@@ -211,6 +236,15 @@ pub async fn run(args: &Args, ledger: &Ledger, out: &mut dyn Write) -> anyhow::R
             let story = ledger.story(found.row).await?.ok_or_else(|| not_found(id))?;
             if *as_json { json(out, &story) } else { show(&story, *width, out) }
         }
+        Some(Command::Unreadable { row: None, limit, json: as_json, width }) => {
+            unreadable(&ledger.unreadable(*limit).await?, *as_json, *width, out)
+        }
+        Some(Command::Unreadable { row: Some(row), .. }) => {
+            let hint = "`rollcall deliveries unreadable` lists what is";
+            let body = ledger.unreadable_body(*row).await?;
+            let missing = || NameError::NotFound { what: "unreadable message", name: format!("#{row}"), hint };
+            Ok(out.write_all(&body.ok_or_else(missing)?)?)
+        }
         // These need more than the ledger: see [`approve`] and [`export()`].
         Some(Command::Approve { .. } | Command::Export { .. }) => Ok(()),
         Some(Command::Body { id }) => {
@@ -276,6 +310,27 @@ fn table(rows: &[DeliveryRow], header: bool, width: Width, out: &mut dyn Write) 
     }
     let written = if header { table.write(out, 0, width) } else { table.write_more(out, width) };
     Ok(written?)
+}
+
+fn row_number(text: &str) -> Result<i64, String> {
+    text.strip_prefix('#').unwrap_or(text).parse().map_err(|_| "isn't a row number like '#3'".to_owned())
+}
+
+fn unreadable(rows: &[UnreadableRow], as_json: bool, width: Width, out: &mut dyn Write) -> anyhow::Result<()> {
+    if as_json {
+        return json(out, &rows);
+    }
+    if rows.is_empty() {
+        return Ok(writeln!(out, "No such messages.")?);
+    }
+    let mut table = Table::new(&["ROW", "FIRST SEEN", "LAST SEEN", "COPIES", "BYTES", "MESSAGE"]);
+    for row in rows {
+        let message = row.message.clone().unwrap_or_else(|| "-".to_owned());
+        let (copies, bytes) = (row.copies.to_string(), row.bytes.to_string());
+        let cells = [format!("#{}", row.row), time(row.first_seen), time(row.last_seen), copies, bytes, message];
+        table.row(cells, &row.why);
+    }
+    Ok(table.write(out, 0, width)?)
 }
 
 /// What sets a delivery apart: how often it came, and whether it is odd.

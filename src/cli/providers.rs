@@ -14,8 +14,9 @@ Examples:
   rollcall providers github        what each of GitHub's events means
   rollcall providers github --json
 
-With --json: an array of objects with name, title, verification, default_host and events, which are objects with
-event, change and meaning.";
+With --json: an array of objects with name, title, verification, default_host, hooks (what to switch on at the provider,
+where that isn't called as the events are), invents (the events that `rollcall send` can make up) and events, which are
+objects with event, change and meaning.";
 
 /// List the Git providers, how each authenticates its deliveries, and what its events mean
 #[derive(Clone, Debug, clap::Args)]
@@ -37,6 +38,8 @@ struct ProviderRow {
     title: &'static str,
     verification: &'static str,
     default_host: Option<&'static str>,
+    hooks: &'static [&'static str],
+    invents: &'static [&'static str],
     events: Vec<EventLine>,
 }
 
@@ -55,6 +58,8 @@ impl From<&Description> for ProviderRow {
             title: provider.title,
             verification: provider.verification,
             default_host: provider.default_host,
+            hooks: provider.hooks,
+            invents: provider.invents,
             events: events
                 .map(|row| EventLine { event: row.event, change: row.change, meaning: row.meaning })
                 .collect(),
@@ -80,7 +85,13 @@ pub fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<()> {
     table.write(out, 0, args.width)?;
     if args.name.is_some() {
         for provider in &providers {
-            writeln!(out, "\nWhat its events mean (* is any action, - is no change)")?;
+            let host = provider.default_host.unwrap_or("has to be named by each source");
+            writeln!(out, "\nHost: {host}")?;
+            if !provider.hooks.is_empty() {
+                writeln!(out, "Switch on there: {}", provider.hooks.join("; "))?;
+            }
+            writeln!(out, "rollcall send can make up: {}", provider.invents.join(", "))?;
+            writeln!(out, "\nWhat its events mean (* is anything, - is no change, an event that isn't here is none)")?;
             let mut table = Table::new(&["EVENT", "CHANGE", "MEANING"]);
             for row in &provider.events {
                 table.row([row.event.to_owned(), row.change.to_owned(), row.meaning.to_owned()], "");
@@ -117,6 +128,7 @@ mod tests {
         for provider in REGISTRY {
             let one = written(&[provider.name]);
             assert!(provider.events.iter().all(|row| one.contains(row.meaning)));
+            assert!(provider.invents.iter().chain(provider.hooks).all(|text| one.contains(text)), "{one}");
         }
     }
 

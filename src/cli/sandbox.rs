@@ -13,12 +13,14 @@ use crate::sandbox::{Fault, Options, Sandbox, Switch, Undocumented, identities_f
 use crate::shutdown::{Signal, Tasks, signal};
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Faults: 500:20% (one in five), 503, 429:retry-after=2, timeout:5%, drop, slow=200ms, \
+#[command(
+    after_help = "Faults: 500:20% (one in five), 503, 429:retry-after=2, timeout:5%, drop, slow=200ms, late=3s, \
                         500:first=3 (the first three calls for each identity), 403:id=7@connect (identity 7 alone), 500:applied (does it, then answers 500); \
                         with @connect, @list or @person only for those calls.\n\n\
                         What it was asked: GET /_sandbox/requests. What it holds: GET /_sandbox/state. \
                         At run time: POST /_sandbox/identities, /_sandbox/people, /_sandbox/faults.\n\n\
-                        Example: rollcall sandbox --listen 127.0.0.1:9100 --fault '500:20%@connect'")]
+                        Example: rollcall sandbox --listen 127.0.0.1:9100 --fault '500:20%@connect'"
+)]
 pub(super) struct Args {
     /// Where to listen; port 0 takes a free one and prints it
     #[arg(long, default_value = "127.0.0.1:9100", value_name = "ADDRESS")]

@@ -1,7 +1,10 @@
 //! `rollcall serve`: all roles in one process, or some of them.
 
+use std::sync::Arc;
+
 use super::{Exit, Place, say};
-use crate::app::{self, FolderLock, IngressRole, Setup, StartError, WorkerRole};
+use crate::app::{self, FolderLock, IngressRole, Preparation, Setup, StartError, WorkerRole};
+use crate::broker::spool;
 use crate::config::{SecretRef, Settings, Source};
 use crate::delivery::Timestamp;
 use crate::drata::{self, Client};
@@ -62,6 +65,8 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
         return Err(settings.wrong("broker.url", APART).into());
     }
     logs::install(&settings.log, place.env.get("NO_COLOR").is_some_and(|value| !value.is_empty()))?;
+    // Parts take their handles when they are built.
+    let metrics = metrics::install()?;
     let grace = settings.ingress.settings.shutdown_grace;
 
     // Everything that can be wrong with the configuration is found out before a port is bound.
@@ -73,10 +78,20 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
     let in_folder = broker_url.is_none() || (has(Role::Worker) && settings.ledger.url.is_none());
     let _lock = if in_folder { Some(FolderLock::take(&settings.data_dir)?) } else { None };
     let ledger = if has(Role::Worker) { Some(open_ledger(&settings, place, args.dry_run).await?) } else { None };
-    let broker = match place.rabbitmq(&settings)? {
+    // The spool has a lock of its own, so that an ingress and a worker apart can share data_dir.
+    let spooling = has(Role::Ingress) && settings.has_spool(Role::ALL.into_iter().all(has));
+    let spool_folder = spooling.then(|| settings.spool_folder());
+    let _spool_lock = spool_folder.as_deref().map(FolderLock::take).transpose()?;
+    let mut broker = match place.rabbitmq(&settings)? {
         None => app::open_embedded(&settings.data_dir, super::max_message(&settings)).await?,
         Some(rabbitmq) => app::connect_rabbitmq(rabbitmq)?,
     };
+    let mut spool = None;
+    if spooling {
+        let (before, tasks) = app::with_spool(spool_settings(&settings), broker).await;
+        spool = Some(Arc::clone(&before));
+        broker = (before, tasks);
+    }
     let ingress = match verifying {
         None => None,
         Some(sources) => Some(IngressRole {
@@ -86,9 +101,10 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
         }),
     };
     let admin = app::listen(settings.admin.listen).await?;
-    let worker = reconciling.zip(ledger).map(|((client, people), ledger)| WorkerRole {
+    let worker = reconciling.zip(ledger).map(|((client, people), (ledger, unprepared))| WorkerRole {
         sources: settings.sources.clone(),
         ledger,
+        unprepared,
         client,
         people: (people, settings.people.file.clone()),
         reconcile: reconcile::Settings {
@@ -99,6 +115,7 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
                 attempts: settings.retry.attempts,
             },
             waiting: settings.retry.waiting,
+            second_look: settings.retry.second_look,
             request_timeout: settings.drata.timeout,
             concurrency: CONCURRENCY,
             dry_run: args.dry_run,
@@ -106,7 +123,7 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
         prefetch: settings.broker.prefetch,
         missing_after: settings.balance.after,
     });
-    let running = app::start(Setup { broker, ingress, worker, metrics: metrics::install()? }, admin)?;
+    let running = app::start(Setup { broker, spool, ingress, worker, metrics }, admin)?;
     let roles: Vec<&str> = Role::ALL.into_iter().filter(|role| has(*role)).map(Role::as_str).collect();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -115,6 +132,7 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
         admin = %running.admin,
         broker = settings.broker.url.as_ref().map_or_else(|| "embedded".to_owned(), ToString::to_string),
         ledger = has(Role::Worker).then(|| settings.ledger.url.as_ref().map_or_else(|| "SQLite".to_owned(), ToString::to_string)),
+        spool = spool_folder.as_ref().map(|folder| tracing::field::display(folder.display())),
         data_dir = in_folder.then(|| tracing::field::display(settings.data_dir.display())),
         "ready"
     );
@@ -142,6 +160,16 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
     })
 }
 
+fn spool_settings(settings: &Settings) -> spool::Settings {
+    spool::Settings {
+        folder: settings.spool_folder(),
+        after: settings.spool.after,
+        max_bytes: settings.spool.max_bytes.as_u64(),
+        max_age: settings.spool.max_age,
+        min_free: settings.spool.min_free.as_u64(),
+    }
+}
+
 /// Why roles apart can't do without RabbitMQ.
 const APART: &str = "is missing, and a process with some of the roles needs it: the embedded broker lives in one process, \
     so that the others would never see its deliveries. Set it to RabbitMQ's address, or serve without --role";
@@ -165,24 +193,27 @@ fn people(settings: &Settings) -> Result<People, StartError> {
     })
 }
 
-/// Opens the ledger for a worker, and lets go of what an earlier process held.
-async fn open_ledger(settings: &Settings, place: &Place, dry_run: bool) -> Result<Ledger, StartError> {
-    let ledger = match place.ledger_url(settings)? {
-        // Other workers may be at work there, under leases of their own.
-        Some(url) => Ledger::connect(&url, settings.ledger.migrate).await?,
-        None => {
-            let ledger = Ledger::open(&settings.data_dir).await?;
-            ledger.end_leases().await?;
-            ledger
-        }
+/// Opens the ledger for a worker, and lets go of what an earlier process held. A PostgreSQL that isn't there yet is an
+/// outage like any other: the process comes up without it, and goes on when it is there.
+async fn open_ledger(
+    settings: &Settings,
+    place: &Place,
+    dry_run: bool,
+) -> Result<(Ledger, Option<Preparation>), StartError> {
+    let preparation = |failed| Preparation { migrate: settings.ledger.migrate, dry_run, failed };
+    let Some(url) = place.ledger_url(settings)? else {
+        let ledger = Ledger::open(&settings.data_dir).await?;
+        ledger.end_leases().await?;
+        app::prepare(&ledger, true, dry_run).await?;
+        return Ok((ledger, None));
     };
-    if !dry_run {
-        let woken = ledger.end_dry_run().await?;
-        if woken > 0 {
-            tracing::info!(accounts = woken, "an earlier run was a dry run; what it would have applied is due now");
-        }
+    // Other workers may be at work there, under leases of their own.
+    let ledger = Ledger::lazy(&url, settings.ledger.timeout)?;
+    match app::prepare(&ledger, settings.ledger.migrate, dry_run).await {
+        Ok(()) => Ok((ledger, None)),
+        Err(error) if error.is_transient() => Ok((ledger, Some(preparation(error)))),
+        Err(error) => Err(error.into()),
     }
-    Ok(ledger)
 }
 
 pub(super) fn client(settings: &Settings, place: &Place) -> Result<Client, StartError> {

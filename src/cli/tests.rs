@@ -554,3 +554,28 @@ async fn mistyped_values_are_usage_errors() {
         assert!(error.downcast_ref::<clap::Error>().is_some(), "{line:?}: {error}");
     }
 }
+
+#[tokio::test]
+async fn messages_that_cannot_be_read_are_listed_and_their_bytes_are_written() {
+    insta::assert_snapshot!(shown(&["deliveries", "unreadable"]).await, @r"
+    ROW  FIRST SEEN            LAST SEEN             COPIES  BYTES  MESSAGE
+    #1   2026-11-24T08:08:00Z  2026-11-24T08:09:00Z  2       5      m-1
+        it isn't one of ours: it has no headers
+    ");
+    insta::assert_snapshot!(shown(&["deliveries", "unreadable", "--json"]).await, @r#"
+    [
+      {
+        "row": 1,
+        "first_seen": "2026-11-24T08:08:00Z",
+        "last_seen": "2026-11-24T08:09:00Z",
+        "copies": 2,
+        "message": "m-1",
+        "why": "it isn't one of ours: it has no headers",
+        "bytes": 5
+      }
+    ]
+    "#);
+    let sample = Sample::new().await;
+    assert_eq!(run(&sample, &["deliveries", "unreadable", "#1"]).await.unwrap(), "hello");
+    insta::assert_snapshot!(refused(&["deliveries", "unreadable", "2"]).await, @r##"unreadable message "#2" isn't in the ledger; `rollcall deliveries unreadable` lists what is"##);
+}

@@ -16,6 +16,15 @@ pub(super) fn cross_check(settings: &Settings, layers: &mut Layers) {
             "must be less than ingress.request_timeout, else a request ends before its publish does",
         );
     }
+    if settings.spool.after.saturating_mul(2) > settings.ingress.settings.request_timeout {
+        layers.blame_value(
+            "spool.after",
+            "must be at most half of ingress.request_timeout, so that there is time left to write to the spool",
+        );
+    }
+    if settings.spool.max_bytes < settings.broker.max_message {
+        layers.blame_value("spool.max_bytes", "must be at least broker.max_message, else the largest never fits");
+    }
     for (n, source) in settings.sources.iter().enumerate() {
         for earlier in settings.sources.iter().take(n) {
             compare(earlier, source, layers);

@@ -46,10 +46,11 @@ impl Ingress {
             request_timeout: request_timeout?,
             shutdown_grace: shutdown_grace?,
         };
-        if settings.body_budget.saturating_sub(settings.small_reserve) < settings.max_body {
+        if settings.body_budget.saturating_sub(settings.small_reserve) / ingress::TAKES < settings.max_body {
             layers.blame_value(
                 "ingress.body_budget",
-                "must be at least ingress.max_body + ingress.small_reserve, else the largest body never fits",
+                "must be at least 3 × ingress.max_body + ingress.small_reserve, else the largest body never fits: while it \
+                 is published it exists three times",
             );
         }
         if let Some(Some(url)) = &public_url

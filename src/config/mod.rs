@@ -19,6 +19,7 @@ mod problem;
 mod retry;
 mod secret;
 mod source;
+mod spool;
 mod value;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ pub use problem::{ConfigError, Problem};
 pub use retry::Retry;
 pub use secret::{SecretRef, UrlRef, shown};
 pub use source::Source;
+pub use spool::Spool;
 
 use crate::provider::Description;
 use crate::telemetry::logs;
@@ -66,6 +68,8 @@ pub struct Settings {
     pub admin: Admin,
     /// `[broker]`
     pub broker: Broker,
+    /// `[spool]`
+    pub spool: Spool,
     /// `[ledger]`
     pub ledger: Ledger,
     /// `[drata]`
@@ -84,6 +88,19 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The folder of the spool.
+    #[must_use]
+    pub fn spool_folder(&self) -> PathBuf {
+        self.data_dir.join("spool")
+    }
+
+    /// Whether an ingress has a spool: with RabbitMQ, if it is switched on, or if nothing is said and all roles are one
+    /// process, which has a disk of its own anyway. The embedded broker is on that disk itself.
+    #[must_use]
+    pub fn has_spool(&self, all_roles: bool) -> bool {
+        self.broker.url.is_some() && self.spool.enabled.unwrap_or(all_roles)
+    }
+
     /// Refuses a configuration without sources, for the commands that need one.
     ///
     /// # Errors
@@ -147,6 +164,7 @@ fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settin
     let ingress = Ingress::read(layers);
     let admin = Admin::read(layers);
     let broker = Broker::read(layers);
+    let spool = Spool::read(layers);
     let ledger = Ledger::read(layers);
     let drata = Drata::read(layers);
     let retry = Retry::read(layers);
@@ -161,6 +179,7 @@ fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settin
         ingress: ingress?,
         admin: admin?,
         broker: broker?,
+        spool: spool?,
         ledger: ledger?,
         drata: drata?,
         retry: retry?,

@@ -17,6 +17,8 @@ pub struct Retry {
     pub attempts: u32,
     /// How often a waiting account is looked at again.
     pub waiting: Duration,
+    /// How long after a call that was never answered its account is looked at once more.
+    pub second_look: Duration,
 }
 
 impl Retry {
@@ -26,7 +28,15 @@ impl Retry {
         let max = layers.required("retry.max");
         let attempts = layers.required("retry.attempts");
         let waiting = layers.required("retry.waiting");
-        let retry = Self { first: first?, factor: factor?, max: max?, attempts: attempts?, waiting: waiting? };
+        let second_look = layers.required("retry.second_look");
+        let retry = Self {
+            first: first?,
+            factor: factor?,
+            max: max?,
+            attempts: attempts?,
+            waiting: waiting?,
+            second_look: second_look?,
+        };
         if retry.factor < 1.0 {
             layers.blame_value("retry.factor", "must be at least 1, else the waits become shorter and shorter");
         }

@@ -32,6 +32,7 @@ const fn provider(name: &'static str, default_host: Option<&'static str>) -> Des
         client_type: |host| (host == "github.com").then_some("GITHUB"),
         events: &[],
         hooks: &[],
+        invents: &[],
         verifier: |_, _| Err(SettingsError { key: String::new(), message: "no verifier in this test".to_owned() }),
         interpreter,
         signer: |_, _| Err(SettingsError { key: String::new(), message: "no signer in this test".to_owned() }),

@@ -157,6 +157,7 @@ impl Stage {
         let worker = WorkerRole {
             sources,
             ledger: ledger.clone(),
+            unprepared: None,
             client: Client::new(
                 // The stand-in has no limit, and nobody wants to watch one.
                 drata::Settings { requests_per_minute: 100_000, ..drata::Settings::new(drata.clone()) },
@@ -171,6 +172,7 @@ impl Stage {
                     attempts: 12,
                 },
                 waiting: Duration::from_secs(1),
+                second_look: Duration::from_secs(120),
                 request_timeout: Duration::from_secs(5),
                 concurrency: 4,
                 dry_run: false,
@@ -178,7 +180,8 @@ impl Stage {
             prefetch: 100,
             missing_after: defaults.balance.after,
         };
-        let setup = Setup { broker, ingress: Some(ingress), worker: Some(worker), metrics: metrics::install()? };
+        let (ingress, worker) = (Some(ingress), Some(worker));
+        let setup = Setup { broker, spool: None, ingress, worker, metrics: metrics::install()? };
         let running = app::start(setup, app::listen(loopback).await?)?;
         let webhooks: Url = format!("http://{webhooks}/").parse()?;
         let http = outbound::builder(&webhooks, Duration::from_secs(10))?.build()?;

@@ -9,6 +9,7 @@ use url::Url;
 use super::answer;
 use super::client::Client;
 use super::pace::{PAUSE, TooLate};
+use crate::backoff::spread;
 use crate::delivery::Timestamp;
 use crate::target::{Failure, FailureClass};
 
@@ -74,7 +75,7 @@ impl Client {
             Err(error) => (unanswered(&error).to_owned(), Err(no_answer(&error))),
         };
         if let Err(Failure { class: FailureClass::Throttled, retry_after, .. }) = &outcome {
-            self.shared.pace.pause(retry_after.unwrap_or(PAUSE));
+            self.shared.pace.pause(spread(retry_after.unwrap_or(PAUSE), fastrand::f64()));
         }
         let operation = operation.as_str();
         tracing::debug!(operation, status, took_ms = took.as_secs_f64() * 1000.0, "asked Drata");

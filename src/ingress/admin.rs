@@ -18,6 +18,9 @@ use serde::Serialize;
 use crate::broker::{Health, State as PartState};
 use crate::telemetry::metrics::Metrics;
 
+/// How many connections to the admin listener may be open at once; more wait in the kernel's queue.
+pub const MAX_CONNECTIONS: usize = 64;
+
 /// Asks a part how it is. Must answer at once.
 pub type HealthOf = Arc<dyn Fn() -> Health + Send + Sync>;
 
@@ -28,8 +31,19 @@ pub struct Part {
     pub name: String,
     /// How it is.
     pub health: HealthOf,
-    /// Whether the process can't do its role's job without it.
-    pub needed: bool,
+    /// Whether the process can do its role's job without it.
+    pub needed: Needed,
+}
+
+/// Whether a part is needed for the process to be ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needed {
+    /// The process does its job without it.
+    No,
+    /// It doesn't.
+    Yes,
+    /// It does as long as the part of that name works.
+    Unless(&'static str),
 }
 
 impl fmt::Debug for Part {
@@ -59,10 +73,15 @@ async fn live() -> &'static str {
 }
 
 async fn ready(State(admin): State<Arc<Admin>>) -> Response {
+    let fails = |part: &Part| !works((part.health)().state);
     let missing: Vec<&str> = admin
         .parts
         .iter()
-        .filter(|part| part.needed && !works((part.health)().state))
+        .filter(|part| match part.needed {
+            Needed::No => false,
+            Needed::Yes => fails(part),
+            Needed::Unless(other) => fails(part) && !admin.parts.iter().any(|part| part.name == other && !fails(part)),
+        })
         .map(|part| part.name.as_str())
         .collect();
     if missing.is_empty() {
@@ -114,6 +133,7 @@ mod tests {
     use crate::telemetry::metrics::{ACCEPTED, recorder};
 
     fn part(name: &str, state: PartState, needed: bool) -> Part {
+        let needed = if needed { Needed::Yes } else { Needed::No };
         let health = Health { state, reason: Some("a test".to_owned()), since: Timestamp(0) };
         Part { name: name.to_owned(), health: Arc::new(move || health.clone()), needed }
     }
@@ -134,6 +154,18 @@ mod tests {
         assert_eq!(ask(parts, "/ready").await, (200, "ready\n".to_owned()));
         let parts = vec![part("broker", PartState::Down, true)];
         assert_eq!(ask(parts, "/ready").await, (503, "not ready: broker\n".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn of_two_parts_that_stand_in_for_each_other_one_is_enough() {
+        let parts = |broker, spool| {
+            let unless = |name, state, other| Part { needed: Needed::Unless(other), ..part(name, state, false) };
+            vec![unless("broker", broker, "spool"), unless("spool", spool, "broker")]
+        };
+        assert_eq!(ask(parts(PartState::Down, PartState::Degraded), "/ready").await.0, 200);
+        assert_eq!(ask(parts(PartState::Ok, PartState::Down), "/ready").await.0, 200);
+        let (status, body) = ask(parts(PartState::Down, PartState::Down), "/ready").await;
+        assert_eq!((status, body.as_str()), (503, "not ready: broker, spool\n"));
     }
 
     #[tokio::test]

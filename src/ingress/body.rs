@@ -3,32 +3,35 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::EXPECT;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
+use super::Settings;
 use super::budget::{Budget, Held};
+use super::gather::{Gathered, NoRoom};
 use super::problem::Problem;
 use super::refusal::Refused;
-use super::{SMALL_BODY, Settings};
 
 /// How long a body may come at any rate.
 const RATE_GRACE: Duration = Duration::from_secs(2);
 
 /// How long the rest of a body that nobody wants is read, so that the client gets its answer and not a reset.
-const LINGER: Duration = Duration::from_secs(1);
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Reads the whole body. What it takes of the budget is held as long as the second value.
 pub(super) async fn read<'a>(
-    mut body: Body,
+    body: &mut Body,
     settings: &Settings,
     budget: &'a Budget,
     started: Instant,
 ) -> Result<(Bytes, Held<'a>), Refused> {
     let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    // Of a body in chunks nobody says how long it will be.
+    let most = body.size_hint().exact().and_then(|exact| usize::try_from(exact).ok()).unwrap_or(settings.max_body);
     let mut held = budget.hold(expected);
     let mut whole = Gathered::Nothing;
     loop {
@@ -46,7 +49,7 @@ pub(super) async fn read<'a>(
         if !held.grow(data.len()) {
             return Err(Refused::new(Problem::Busy, "ingress.body_budget is used up"));
         }
-        whole.add(data, expected);
+        whole.add(data, most).map_err(|NoRoom| Refused::new(Problem::Busy, "the system has no memory for it"))?;
     }
 }
 
@@ -56,53 +59,13 @@ fn deadline(settings: &Settings, started: Instant, read: usize) -> Instant {
     started + settings.body_timeout.min(RATE_GRACE.saturating_add(bought))
 }
 
-/// The body so far. One frame is kept as it came, since most bodies come in one.
-enum Gathered {
-    Nothing,
-    One(Bytes),
-    Many(BytesMut),
-}
-
-impl Gathered {
-    fn len(&self) -> usize {
-        match self {
-            Self::Nothing => 0,
-            Self::One(bytes) => bytes.len(),
-            Self::Many(bytes) => bytes.len(),
-        }
-    }
-
-    fn add(&mut self, data: Bytes, expected: usize) {
-        match self {
-            Self::Nothing => *self = Self::One(data),
-            Self::One(first) => {
-                // `expected` is at most `max_body`, and memory that isn't written to isn't used.
-                let mut bytes = BytesMut::with_capacity(expected.max(first.len() + data.len()));
-                bytes.extend_from_slice(first);
-                bytes.extend_from_slice(&data);
-                *self = Self::Many(bytes);
-            }
-            Self::Many(bytes) => bytes.extend_from_slice(&data),
-        }
-    }
-
-    fn into_bytes(self) -> Bytes {
-        match self {
-            Self::Nothing => Bytes::new(),
-            Self::One(bytes) => bytes,
-            Self::Many(bytes) => bytes.freeze(),
-        }
-    }
-}
-
-/// Reads a small body away after a refusal: a socket that is closed with unread bytes resets the connection, and the
-/// client never sees why. A client that waits for `100 Continue` hasn't sent anything, and isn't asked to.
-pub(super) async fn linger(headers: &HeaderMap, mut body: Body) {
+/// Reads a body away after a refusal: a socket that is closed with unread bytes resets the connection, and the client
+/// never sees why. A client that waits for `100 Continue` hasn't sent anything, and isn't asked to.
+pub(super) async fn linger(headers: &HeaderMap, body: &mut Body, mut left: usize) {
     if body.is_end_stream() || headers.contains_key(EXPECT) {
         return;
     }
     let until = Instant::now() + LINGER;
-    let mut left = SMALL_BODY;
     while let Ok(Some(Ok(frame))) = timeout_at(until, body.frame()).await {
         match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
             Some(rest) => left = rest,

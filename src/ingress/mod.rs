@@ -17,6 +17,8 @@ pub mod admin;
 mod balance;
 mod body;
 mod budget;
+mod gather;
+mod patient;
 pub mod problem;
 mod receive;
 mod refusal;
@@ -43,7 +45,7 @@ use crate::telemetry::metrics as names;
 use balance::Balance;
 use budget::Budget;
 use refusal::Refusals;
-pub use serve::{Limits, serve};
+pub use serve::{Limits, MAX_BUFFER, MAX_HEADER_BYTES, MAX_HEADERS, serve};
 
 /// The edge's limits. Sizes are in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +74,9 @@ pub struct Settings {
 
 /// Up to this size in bytes a body counts as small; GitHub's are smaller than 30 KiB, nearly all.
 pub const SMALL_BODY: usize = 256 * 1024;
+
+/// How many times its size a body may take in memory: as it came, and its copies while it is published.
+pub const TAKES: usize = 1 + budget::COPIES;
 
 /// How often a run tells how far it has come.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
@@ -162,6 +167,7 @@ impl Ingress {
     /// Returns whether all requests could finish.
     pub async fn serve(&self, listener: TcpListener, tasks: &Tasks) -> bool {
         let limits = Limits {
+            listener: "webhooks",
             header_timeout: self.edge.settings.header_timeout,
             max_connections: self.edge.settings.max_connections,
             grace: self.edge.settings.shutdown_grace,
@@ -201,6 +207,7 @@ impl Ingress {
                     source: endpoint.source.name.clone(),
                     sequence: progress.sequence,
                     voids: progress.voids.clone(),
+                    held: None,
                     refused,
                 };
                 if let Err(error) = self.edge.broker.checkpoint(&checkpoint).await {

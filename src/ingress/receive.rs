@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::problem::Problem;
 use super::refusal::{Refused, Said};
-use super::{Edge, Endpoint, Settings, body};
+use super::{Edge, Endpoint, SMALL_BODY, Settings, body};
 use crate::broker::PublishError;
 use crate::delivery::{Delivery, DeliveryId, Encoding, SourceName, Stamp, Timestamp, Unverified};
 use crate::provider::Verifier;
@@ -26,8 +26,8 @@ pub(super) async fn receive(State(edge): State<Arc<Edge>>, request: Request) -> 
     let Some(endpoint) = edge.endpoints.get(name) else {
         let shown = name.parse::<SourceName>().map_or_else(|_| "not a source name".to_owned(), |name| name.to_string());
         edge.nowhere.record(&Refused::new(Problem::NotFound, shown), &said, Timestamp::now());
-        let (parts, body) = request.into_parts();
-        body::linger(&parts.headers, body).await;
+        let (parts, mut body) = request.into_parts();
+        body::linger(&parts.headers, &mut body, SMALL_BODY).await;
         return Problem::NotFound.into_response();
     };
     let answer = edge.answer(endpoint, request, started).await;
@@ -43,17 +43,26 @@ pub(super) async fn receive(State(edge): State<Arc<Edge>>, request: Request) -> 
 
 impl Edge {
     async fn answer(&self, endpoint: &Endpoint, request: Request, started: Instant) -> Result<Answer, Refused> {
-        let (parts, body) = request.into_parts();
+        let (parts, mut body) = request.into_parts();
         let verifier = endpoint.source.verifier.as_ref();
         let (encoding, _slot) = match self.admit(&parts, &body, verifier) {
             Ok(admitted) => admitted,
             Err(refused) => {
-                body::linger(&parts.headers, body).await;
+                body::linger(&parts.headers, &mut body, self.patience_for(&refused)).await;
                 return Err(refused);
             }
         };
         let _counted = InFlight::begin(&self.in_flight);
-        let (body, _held) = body::read(body, &self.settings, &self.budget, started).await?;
+        let (body, mut held) = match body::read(&mut body, &self.settings, &self.budget, started).await {
+            Ok(read) => read,
+            Err(refused) => {
+                // The rest of a body that is too long or too slow is nothing to wait for.
+                if refused.problem == Problem::Busy {
+                    body::linger(&parts.headers, &mut body, self.patience_for(&refused)).await;
+                }
+                return Err(refused);
+            }
+        };
         let received_at = Timestamp::now();
         let unverified = Unverified { headers: &parts.headers, encoding, body: &body };
         let verified = verifier.verify(unverified, received_at)?;
@@ -62,9 +71,17 @@ impl Edge {
             tracing::debug!(source = %endpoint.source.name, "ping");
             return Ok(Answer::Pong);
         }
+        if !held.copy(started + self.settings.request_timeout).await {
+            return Err(Refused::new(Problem::Busy, "ingress.body_budget is used up"));
+        }
         let delivery =
             verified.into_delivery(endpoint.source.name.clone(), endpoint.source.provider, named, received_at);
         self.publish(endpoint, delivery, started).await
+    }
+
+    /// How much of a refused body is read away. Whoever is only to come again later is told so, however much there is.
+    const fn patience_for(&self, refused: &Refused) -> usize {
+        if matches!(refused.problem, Problem::Busy) { self.settings.max_body } else { SMALL_BODY }
     }
 
     /// Everything that needs no body.

@@ -4,6 +4,7 @@
 //! `axum::serve` has no time-out for headers, so that one slow client in a thousand places would use up the machine;
 //! hyper's own connection builder has it.
 
+use std::error::Error as _;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,16 +17,18 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::patient::{Patient, Spoke};
 use crate::shutdown::Tasks;
+use crate::telemetry::metrics::{CONNECTIONS, CONNECTIONS_CUT};
 
 /// The most that one request's headers may take, in bytes.
-const MAX_HEADER_BYTES: usize = 32 * 1024;
+pub const MAX_HEADER_BYTES: usize = 32 * 1024;
 
 /// The most headers that one request may have.
-const MAX_HEADERS: usize = 100;
+pub const MAX_HEADERS: usize = 100;
 
 /// How much of a connection is buffered at most, in bytes: two reads of it take a common body.
-const MAX_BUFFER: usize = 64 * 1024;
+pub const MAX_BUFFER: usize = 64 * 1024;
 
 /// How long to wait when the system has no socket to give (out of file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -36,7 +39,9 @@ const CUT: Duration = Duration::from_secs(1);
 /// What bounds connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// How long a client may take for its headers, and how long an idle connection is kept.
+    /// The listener's name in metrics.
+    pub listener: &'static str,
+    /// How long a client may take for its headers or to take some of an answer, and how long an idle connection is kept.
     pub header_timeout: Duration,
     /// How many connections may be open at once; more wait in the kernel's queue.
     pub max_connections: usize,
@@ -50,6 +55,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, tasks:
     let connections = tasks.child();
     let cut = CancellationToken::new();
     let slots = Arc::new(Semaphore::new(limits.max_connections));
+    let open = metrics::gauge!(CONNECTIONS, "listener" => limits.listener);
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -58,9 +64,16 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, tasks:
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_BUFFER);
     while let Some((slot, stream)) = connections.token().run_until_cancelled(next(&listener, &slots)).await {
+        let stream = Patient::new(stream, limits.header_timeout);
+        let spoke = stream.spoke();
         let serving = serve_one(stream, router.clone(), builder.clone(), connections.token().clone(), cut.clone());
+        let open = open.clone();
+        open.increment(1.0);
         connections.spawn(async move {
-            serving.await;
+            if let Some(reason) = serving.await.and_then(|error| reason(&error, &spoke)) {
+                metrics::counter!(CONNECTIONS_CUT, "listener" => limits.listener, "reason" => reason).increment(1);
+            }
+            open.decrement(1.0);
             drop(slot);
         });
     }
@@ -82,7 +95,13 @@ async fn next(
     let slot = Arc::clone(slots).acquire_owned().await.ok();
     loop {
         match listener.accept().await {
-            Ok((stream, _peer)) => return (slot, stream),
+            Ok((stream, _peer)) => {
+                // Answers are small and are waited for.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "can't set TCP_NODELAY");
+                }
+                return (slot, stream);
+            }
             Err(error) => {
                 tracing::warn!(%error, "can't accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -91,31 +110,40 @@ async fn next(
     }
 }
 
+/// Serves a connection to its end. Returns why it ended, if not in good order.
 async fn serve_one(
-    stream: TcpStream,
+    stream: Patient<TcpStream>,
     router: Router,
     builder: http1::Builder,
     end: CancellationToken,
     cut: CancellationToken,
-) {
-    // Answers are small and are waited for.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "can't set TCP_NODELAY");
-    }
+) -> Option<hyper::Error> {
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
         () = end.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            match cut.run_until_cancelled(connection.as_mut()).await {
-                Some(served) => served,
-                None => return,
-            }
+            cut.run_until_cancelled(connection.as_mut()).await?
         }
     };
-    if let Err(error) = served {
-        // Clients break off for reasons of their own.
-        tracing::debug!(%error, "connection ended with an error");
+    let error = served.err()?;
+    // Clients break off for reasons of their own.
+    tracing::debug!(%error, "connection ended with an error");
+    Some(error)
+}
+
+/// The word for a connection that we ended, unless it was only idle, or the client ended it.
+fn reason(error: &hyper::Error, spoke: &Spoke) -> Option<&'static str> {
+    let stalled = |error: &std::io::Error| error.kind() == std::io::ErrorKind::TimedOut;
+    if error.is_parse_too_large() {
+        Some("headers-too-large")
+    } else if error.is_parse() {
+        Some("malformed")
+    } else if error.is_timeout() {
+        spoke.last().then_some("slow-headers")
+    } else {
+        let source = error.source().and_then(|source| source.downcast_ref());
+        source.is_some_and(stalled).then_some("stalled")
     }
 }

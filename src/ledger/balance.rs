@@ -8,7 +8,9 @@
 //! time between two checkpoints (10 s) and the next look. A gap isn't yet a loss. Another worker may have the message
 //! and be slow or frozen (the broker hands it out again only when that worker's connection ends), a crashed worker's
 //! messages come again after later ones, and several consumers record in any order. So a gap is *missing* when it is
-//! older than `[balance] after`, and it stops being so when it is filled all the same.
+//! older than `[balance] after`, and it stops being so when it is filled all the same. What waits in an ingress's spool
+//! while later deliveries go past it leaves a gap too; every few seconds that ingress tells from which number on it holds
+//! any, and a gap that ends there or later counts as noticed only then.
 //!
 //! What it can't see: the tail of an ingress that was killed, above the highest number that arrived and the last
 //! checkpoint: nobody knows that those numbers were handed out. And a number between the last checkpoint and the highest
@@ -194,6 +196,13 @@ impl Count {
         true
     }
 
+    /// From `number` on, what hasn't arrived may be on its way from a spool: it counts as noticed now.
+    fn hold(&mut self, number: i64, now: Timestamp) {
+        for missing in self.gaps.values_mut().filter(|missing| missing.last >= number) {
+            missing.since = now;
+        }
+    }
+
     /// Everything up to `number` was handed out: what hasn't arrived of it is missing.
     fn close(&mut self, number: i64, after: Option<&Neighbour>, now: Timestamp) {
         if number > self.high {
@@ -228,6 +237,9 @@ impl Tally {
         let count = self.count(tx, checkpoint.run, &checkpoint.source).await?;
         count.close(number(checkpoint.sequence), None, now);
         count.told = count.told.max(number(checkpoint.sequence));
+        if let Some(held) = checkpoint.held {
+            count.hold(number(held), now);
+        }
         for void in &checkpoint.voids {
             if count.take(number(*void), None, now) {
                 count.voids += 1;
@@ -454,6 +466,14 @@ mod tests {
     fn a_gap_is_between_what_was_recorded_around_it() {
         assert_eq!(gaps(&count(&[2])), [(1, 1, None, Some(2))]);
         assert_eq!(gaps(&count(&[1, 9, 5])), [(2, 4, Some(1), Some(5)), (6, 8, Some(5), Some(9))]);
+    }
+
+    #[test]
+    fn what_a_spool_holds_is_not_missing_yet() {
+        let mut count = count(&[1, 3, 6]);
+        count.hold(4, Timestamp(9));
+        let since: Vec<_> = count.gaps.values().map(|gap| (gap.last, gap.since)).collect();
+        assert_eq!(since, [(2, Timestamp(0)), (5, Timestamp(9))]);
     }
 
     #[test]

@@ -5,13 +5,14 @@
 //! that still meet crosswise are run again.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::any::AnyPoolOptions;
 use sqlx::migrate::Migrator;
 use sqlx::migrate::{Migrate, MigrateError};
-use sqlx::{AnyConnection, Connection};
+use sqlx::{AnyConnection, AssertSqlSafe, Connection};
 use url::Url;
 
 use super::step::Waiting;
@@ -24,6 +25,8 @@ static POSTGRESQL: Migrator = sqlx::migrate!("src/ledger/migrations/postgres");
 const CONNECTIONS: u32 = 10;
 /// How long to wait for a connection.
 const ACQUIRE: Duration = Duration::from_secs(10);
+/// How long a statement of a command may take.
+const STATEMENT: Duration = Duration::from_mins(1);
 
 /// Which database the ledger is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +94,7 @@ impl Ledger {
         let pool = |connections| {
             pool(
                 connections,
-                &[
+                [
                     "PRAGMA busy_timeout = 10000",
                     "PRAGMA journal_mode = WAL",
                     "PRAGMA synchronous = FULL",
@@ -100,20 +103,22 @@ impl Ledger {
                     // room, and at the commit.
                     "PRAGMA cache_size = -32768",
                     "PRAGMA wal_autocheckpoint = 8192",
-                ],
+                ]
+                .map(str::to_owned),
             )
         };
         // A connection to a file doesn't break while nobody uses it.
         let write = pool(1).test_before_acquire(false).connect(&url).await?;
         let read = pool(4).test_before_acquire(false).connect(&url).await?;
-        Ok(Self { database: Database::Sqlite, write, read, waiting: Waiting::default() })
+        Ok(Self { database: Database::Sqlite, write, read, waiting: Waiting::default(), server: None })
     }
 
-    /// The PostgreSQL ledger at an address, as it is: its tables may be out of date.
+    /// The PostgreSQL ledger at an address, whether or not anybody answers there: it is connected to when it is first
+    /// needed, and again whenever a connection breaks. No statement takes longer than the time-out.
     ///
     /// # Errors
-    /// If the address can't be used or PostgreSQL can't be reached.
-    pub async fn postgresql(url: &SecretString) -> Result<Self, LedgerError> {
+    /// If the address can't be used.
+    pub fn lazy(url: &SecretString, timeout: Duration) -> Result<Self, LedgerError> {
         sqlx::any::install_default_drivers();
         let parsed = Url::parse(url.expose_secret()).map_err(|_| LedgerError::Address)?;
         if !matches!(parsed.scheme(), "postgres" | "postgresql") {
@@ -121,28 +126,89 @@ impl Ledger {
         }
         let settings = [
             // What a frozen process holds in a transaction is given up in its stead.
-            "SET idle_in_transaction_session_timeout = '15s'",
-            "SET lock_timeout = '20s'",
-            "SET statement_timeout = '60s'",
+            "SET idle_in_transaction_session_timeout = '15s'".to_owned(),
+            "SET lock_timeout = '20s'".to_owned(),
+            format!("SET statement_timeout = {}", timeout.as_millis().max(1)),
         ];
-        let unreachable = |why| LedgerError::Unreachable { place: place(&parsed), why };
-        // A pool tries until its patience is at an end, and then only says that it is.
-        let first = tokio::time::timeout(ACQUIRE, AnyConnection::connect(url.expose_secret())).await;
-        let first = first.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(unreachable)?;
-        first.close().await.map_err(unreachable)?;
-        let write = pool(CONNECTIONS, &settings).connect(url.expose_secret()).await.map_err(unreachable)?;
-        Ok(Self { database: Database::PostgreSql, read: write.clone(), write, waiting: Waiting::default() })
+        // What is wrong with it may quote the address, password and all.
+        let pool = pool(CONNECTIONS, settings).connect_lazy(url.expose_secret()).map_err(|_| LedgerError::Address)?;
+        let server = Server { url: url.clone(), place: place(&parsed), patience: timeout * 3 };
+        Ok(Self {
+            database: Database::PostgreSql,
+            read: pool.clone(),
+            write: pool,
+            waiting: Waiting::default(),
+            server: Some(Arc::new(server)),
+        })
+    }
+
+    /// The PostgreSQL ledger at an address, as it is: its tables may be out of date.
+    ///
+    /// # Errors
+    /// If the address can't be used or PostgreSQL can't be reached.
+    pub async fn postgresql(url: &SecretString) -> Result<Self, LedgerError> {
+        let ledger = Self::lazy(url, STATEMENT)?;
+        ledger.reach().await?;
+        Ok(ledger)
+    }
+
+    /// Looks whether PostgreSQL answers. A pool would try until its patience is at an end, and then only say that it is.
+    async fn reach(&self) -> Result<(), LedgerError> {
+        let Some(server) = &self.server else { return Ok(()) };
+        let unreachable = |why| LedgerError::Unreachable { place: server.place.clone(), why };
+        let asked = async { AnyConnection::connect(server.url.expose_secret()).await?.close().await };
+        tokio::time::timeout(ACQUIRE, asked).await.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(unreachable)
+    }
+
+    /// Sees to it that the tables are as they should be: with `migrate` they are brought up to date, else they must be.
+    ///
+    /// # Errors
+    /// If PostgreSQL can't be reached, or the tables can't be, or aren't, brought up to date.
+    pub async fn prepare(&self, migrate: bool) -> Result<(), LedgerError> {
+        self.reach().await?;
+        if migrate {
+            return self.migrate().await;
+        }
+        match self.pending().await?.len() {
+            0 => Ok(()),
+            pending => Err(LedgerError::Pending { pending }),
+        }
+    }
+
+    /// Waits for a call to the ledger, and gives it up when it takes longer than any call that is answered: a connection
+    /// whose other end has vanished doesn't say so, and whoever waits for it waits for ever.
+    ///
+    /// # Errors
+    /// Whatever the call fails with, or [`LedgerError::Silent`].
+    pub async fn in_time<T>(&self, call: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
+        match &self.server {
+            None => call.await,
+            Some(server) => tokio::time::timeout(server.patience, call)
+                .await
+                .unwrap_or(Err(LedgerError::Silent { after: server.patience })),
+        }
     }
 }
 
-fn pool(connections: u32, settings: &[&'static str]) -> AnyPoolOptions {
-    let settings = settings.to_vec();
+/// Where PostgreSQL is.
+#[derive(Debug)]
+pub(super) struct Server {
+    url: SecretString,
+    /// Host, port and database.
+    place: String,
+    /// How long a call may take, with all its statements.
+    patience: Duration,
+}
+
+fn pool(connections: u32, settings: impl IntoIterator<Item = String>) -> AnyPoolOptions {
+    let settings: Arc<[String]> = settings.into_iter().collect();
     AnyPoolOptions::new().max_connections(connections).min_connections(1).acquire_timeout(ACQUIRE).after_connect(
         move |connection, _| {
-            let settings = settings.clone();
+            let settings = Arc::clone(&settings);
             Box::pin(async move {
-                for setting in settings {
-                    sqlx::query(setting).execute(&mut *connection).await?;
+                for setting in settings.iter() {
+                    // Settings of ours, with nothing in them that anybody else has written.
+                    sqlx::query(AssertSqlSafe(setting.clone())).execute(&mut *connection).await?;
                 }
                 Ok(())
             })

@@ -12,7 +12,7 @@ impl Recorder<'_> {
             "INSERT INTO grants (account, scope, change) \
              SELECT account, scope, id FROM changes WHERE account = $1 AND scope = $2 \
              ORDER BY CASE WHEN kind = 'seen' THEN 0 ELSE 1 END DESC, \
-             event_time DESC, received_at DESC, loss DESC, source DESC, delivery DESC, id DESC LIMIT 1 \
+             began DESC, step DESC, event_time DESC, received_at DESC, loss DESC, source DESC, delivery DESC, id DESC LIMIT 1 \
              ON CONFLICT (account, scope) DO UPDATE SET change = excluded.change RETURNING change",
         )
         .bind(account)

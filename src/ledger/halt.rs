@@ -14,6 +14,7 @@ use super::database::lock_account_of;
 use super::outcome::{self, Outcome};
 use super::work::Lease;
 use super::{Ledger, LedgerError, now, unless_in_conflict};
+use crate::backoff::spread;
 use crate::delivery::Timestamp;
 
 /// The one platform that there is so far.
@@ -93,7 +94,7 @@ impl Ledger {
         .bind(reason)
         .bind(now.micros())
         .bind(micros(FIRST_PROBE))
-        .bind(now.plus(FIRST_PROBE).micros())
+        .bind(now.plus(spread(FIRST_PROBE, fastrand::f64())).micros())
         .execute(&mut *tx)
         .await?
         .rows_affected();
@@ -120,7 +121,7 @@ impl Ledger {
         let kept = sqlx::query(
             "UPDATE halts SET kind = $3, operation = $4, reason = $5, probes = probes + 1, \
              wait_us = CASE WHEN wait_us * 2 < $6 THEN wait_us * 2 ELSE $6 END, \
-             probe_at = $7 + CASE WHEN wait_us * 2 < $6 THEN wait_us * 2 ELSE $6 END, \
+             probe_at = $7 + CASE WHEN wait_us * 2 < $6 THEN wait_us * 2 ELSE $6 END * $8 / 1000, \
              prober = NULL, probe_until = NULL WHERE target = $1 AND prober = $2",
         )
         .bind(TARGET)
@@ -130,6 +131,8 @@ impl Ledger {
         .bind(reason)
         .bind(micros(LONGEST_PROBE))
         .bind(now.micros())
+        // Up to a tenth more, so that everybody who waits for the platform doesn't ask it at one moment.
+        .bind(fastrand::i64(1000..=1100))
         .execute(&mut *tx)
         .await?
         .rows_affected();

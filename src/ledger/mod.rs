@@ -13,6 +13,7 @@
 //! * [`workers`]: which workers are at work;
 //! * [`balance`]: accepted = the sum of the outcomes + the gaps;
 //! * [`begun`]: messages that killed their worker;
+//! * [`unreadable`]: messages that aren't ours or can't be read;
 //! * [`kept`]: a delivery as it was recorded;
 //! * [`replays`]: runs that publish deliveries again;
 //! * [`secrets`]: what each secret has verified, and what was refused;
@@ -39,16 +40,19 @@ pub mod replays;
 pub mod secrets;
 pub mod show;
 mod step;
+pub mod unreadable;
 pub mod view;
 mod whole;
 pub mod work;
 pub mod workers;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::{AnyConnection, AnyPool, Row};
 
-use self::database::Database;
+use self::database::{Database, Server};
 use crate::delivery::Timestamp;
 
 /// The ledger can't do what was asked.
@@ -74,6 +78,12 @@ pub enum LedgerError {
         /// Why.
         why: sqlx::Error,
     },
+    /// No answer came in time: the database, or the way to it, has gone silent.
+    #[error("the ledger's database didn't answer within {} seconds", .after.as_secs_f64())]
+    Silent {
+        /// How long it was waited for.
+        after: Duration,
+    },
     /// A commit that several shared failed for one of the others.
     #[error("the ledger's database failed in a commit that was shared with others")]
     Together,
@@ -96,22 +106,45 @@ impl LedgerError {
         matches!(error.code().as_deref(), Some("40001" | "40P01"))
     }
 
-    /// Whether the same call may succeed later.
+    /// Whether the same call may succeed later. Not if the database refuses the very data: then waiting is in vain, and
+    /// whoever waits would keep everything else waiting too.
     #[must_use]
-    pub const fn is_transient(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
+            Self::Database(sqlx::Error::Database(error)) => !error.code().is_some_and(|code| is_about_data(&code)),
             Self::Database(error) => !matches!(
                 error,
                 sqlx::Error::ColumnDecode { .. }
                     | sqlx::Error::ColumnNotFound(_)
                     | sqlx::Error::Decode(_)
+                    | sqlx::Error::Encode(_)
                     | sqlx::Error::Configuration(_)
             ),
-            Self::Unreachable { .. } | Self::Together => true,
+            // PostgreSQL is there, and doesn't let this user or into this database: that doesn't mend itself.
+            Self::Unreachable { why: sqlx::Error::Database(error), .. } => {
+                !error.code().is_some_and(|code| code.starts_with("28") || code == "3D000")
+            }
+            Self::Unreachable { why, .. } => !matches!(why, sqlx::Error::Configuration(_) | sqlx::Error::Tls(_)),
+            Self::Silent { .. } | Self::Together => true,
             Self::Migration(_) | Self::Unreadable(_) | Self::Address | Self::Pending { .. } => false,
         }
     }
 }
+
+/// Whether an error's code says that the database can't take these values, whenever they come: PostgreSQL's
+/// [classes](https://www.postgresql.org/docs/current/errcodes-appendix.html) 22 (a null character in a text, a number out
+/// of range), 23 (a constraint) and 54 (too long for an index), or SQLite's
+/// [result codes](https://www.sqlite.org/rescode.html) `TOOBIG`, `CONSTRAINT` and `MISMATCH`.
+fn is_about_data(code: &str) -> bool {
+    if code.len() == 5 {
+        return matches!(code.get(..2), Some("22" | "23" | "54"));
+    }
+    // The lowest byte of an extended code is the primary one.
+    code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
+}
+
+/// How long closing may take.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// The SQLite ledger's file in its folder.
 pub const FILE: &str = "ledger.db";
@@ -123,6 +156,8 @@ pub struct Ledger {
     /// SQLite has one writer at a time: a pool of one queues them fairly, where its own lock would make them poll.
     write: AnyPool,
     read: AnyPool,
+    /// Where PostgreSQL is, if that is the database.
+    server: Option<Arc<Server>>,
     waiting: step::Waiting,
 }
 
@@ -143,14 +178,7 @@ impl Ledger {
     /// If PostgreSQL can't be reached or the tables can't be, or aren't, brought up to date.
     pub async fn connect(url: &secrecy::SecretString, migrate: bool) -> Result<Self, LedgerError> {
         let ledger = Self::postgresql(url).await?;
-        if migrate {
-            ledger.migrate().await?;
-        } else {
-            let pending = ledger.pending().await?.len();
-            if pending > 0 {
-                return Err(LedgerError::Pending { pending });
-            }
-        }
+        ledger.prepare(migrate).await?;
         Ok(ledger)
     }
 
@@ -178,10 +206,15 @@ impl Ledger {
         Ok(self.read.begin_with(self.database.begin_reading()).await?)
     }
 
-    /// Closes all connections.
+    /// Closes all connections, within a few seconds: one whose other end has vanished can't be closed in good order.
     pub async fn close(&self) {
-        self.read.close().await;
-        self.write.close().await;
+        let closing = async {
+            self.read.close().await;
+            self.write.close().await;
+        };
+        if tokio::time::timeout(CLOSE, closing).await.is_err() {
+            tracing::warn!("a connection of the ledger's didn't close in time and is cut off");
+        }
     }
 }
 

@@ -11,8 +11,8 @@ use super::balance::{self, Tally};
 use super::database::{lock_account, lock_recording};
 use super::outcome::{self, Outcome};
 use super::secrets::{self, Uses};
-use super::{Ledger, LedgerError, now, replays, unless_in_conflict};
-use crate::access::{AccessKind, Change};
+use super::{Ledger, LedgerError, now, replays, unless_in_conflict, unreadable};
+use crate::access::{AccessKind, Change, Turn, When};
 use crate::delivery::{Checkpoint, Delivery, Timestamp, event_time};
 use crate::target::ConnectionRef;
 
@@ -28,13 +28,29 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// When what it tells happened: as the delivery says, but never after its receipt; else as its id and receipt tell.
     fn event_time(&self, received_at: Timestamp) -> Timestamp {
-        match self.reading {
-            Reading::Told { at: Some(at), .. } => at.min(received_at),
-            _ => event_time(&self.delivery.id, received_at),
-        }
+        self.placed_at(received_at).0
     }
+
+    fn turn(&self, received_at: Timestamp) -> Turn {
+        self.placed_at(received_at).1
+    }
+
+    fn placed_at(&self, received_at: Timestamp) -> (Timestamp, Turn) {
+        let unsaid = When::default();
+        let when = match &self.reading {
+            Reading::Told { when, .. } => when,
+            Reading::Parked(_) | Reading::Ignored(_) => &unsaid,
+        };
+        placed_at(&self.delivery, when, received_at)
+    }
+}
+
+/// When what a delivery tells happened: as it says, but never after its receipt; else as its id and receipt tell. And its
+/// place among the changes of one grant.
+pub(crate) fn placed_at(delivery: &Delivery, when: &When, received_at: Timestamp) -> (Timestamp, Turn) {
+    let at = when.at.map_or_else(|| event_time(&delivery.id, received_at), |at| at.min(received_at));
+    (at, when.turn.unwrap_or_else(|| Turn::at(at)))
 }
 
 /// What a delivery was found to mean.
@@ -51,7 +67,7 @@ pub enum Reading {
         /// What people should know besides.
         note: Option<String>,
         /// When it happened, where the delivery says so.
-        at: Option<Timestamp>,
+        when: When,
     },
 }
 
@@ -121,13 +137,7 @@ impl Ledger {
                     secrets::refused(&mut tx, checkpoint, now).await?;
                 }
                 Record::Unreadable { id, why, body } => {
-                    sqlx::query("INSERT INTO unreadable (at, message, why, body) VALUES ($1, $2, $3, $4)")
-                        .bind(now.micros())
-                        .bind(id)
-                        .bind(why)
-                        .bind(body.to_vec())
-                        .execute(&mut *tx)
-                        .await?;
+                    unreadable::keep(&mut tx, id.as_deref(), why, body, now).await?;
                 }
             }
         }
@@ -249,10 +259,13 @@ impl Recorder<'_> {
             .bind(received_at.micros())
             .execute(&mut *self.tx)
             .await?;
-        sqlx::query("UPDATE changes SET received_at = $2, event_time = $3 WHERE row = $1")
+        let (began, step) = entry.turn(received_at).to_numbers();
+        sqlx::query("UPDATE changes SET received_at = $2, event_time = $3, began = $4, step = $5 WHERE row = $1")
             .bind(row)
             .bind(received_at.micros())
             .bind(entry.event_time(received_at).micros())
+            .bind(began)
+            .bind(step)
             .execute(&mut *self.tx)
             .await?;
         let changes = sqlx::query("SELECT account, scope, kind, connection FROM changes WHERE row = $1")
@@ -309,6 +322,7 @@ impl Recorder<'_> {
                 ordinal: i64::try_from(ordinal).unwrap_or(i64::MAX),
                 received_at,
                 event_time: entry.event_time(received_at),
+                turn: entry.turn(received_at),
                 delivery: &entry.delivery,
                 approved: entry.approved,
                 placed,
@@ -424,9 +438,10 @@ impl Recorder<'_> {
         scope: Option<i64>,
     ) -> Result<i64, LedgerError> {
         let change = &told.placed.change;
+        let (began, step) = told.turn.to_numbers();
         let row = sqlx::query(
-            "INSERT INTO changes (row, ordinal, account, scope, connection, kind, event_time, received_at, loss, source, delivery) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+            "INSERT INTO changes (row, ordinal, account, scope, connection, kind, event_time, received_at, loss, source, \
+             delivery, began, step) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
              ON CONFLICT (row, ordinal) DO UPDATE SET connection = excluded.connection RETURNING id",
         )
         .bind(told.row)
@@ -440,6 +455,8 @@ impl Recorder<'_> {
         .bind(i64::from(change.is_loss()))
         .bind(told.delivery.source.as_str())
         .bind(told.delivery.id.as_str())
+        .bind(began)
+        .bind(step)
         .fetch_one(&mut *self.tx)
         .await?;
         Ok(row.try_get(0)?)
@@ -503,6 +520,7 @@ pub(super) struct Told<'a> {
     pub(super) ordinal: i64,
     pub(super) received_at: Timestamp,
     pub(super) event_time: Timestamp,
+    pub(super) turn: Turn,
     pub(super) delivery: &'a Delivery,
     pub(super) approved: bool,
     pub(super) placed: &'a Placed,
@@ -535,7 +553,7 @@ mod tests {
         }
         let rows = explained.fetch_all(&trial.ledger.read).await.unwrap();
         let searches: Vec<String> = rows.iter().map(|row| row.try_get::<String, _>(3).unwrap()).collect();
-        let searches: Vec<_> = searches.iter().filter(|step| step.contains(" deliveries USING")).collect();
+        let searches: Vec<_> = searches.iter().filter(|step| step.starts_with("SEARCH deliveries USING")).collect();
         assert_eq!(searches.len(), 2, "{searches:?}");
         assert!(searches.iter().all(|step| step.matches("=?").count() == 2), "{searches:?}");
     }

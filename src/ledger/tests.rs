@@ -2,6 +2,7 @@
 
 mod accounts;
 mod balancing;
+mod gitlab;
 mod halting;
 mod order;
 mod recording;
@@ -25,7 +26,8 @@ use super::trial::Trial;
 use super::view::View;
 use super::work::{Held, Lease, Settled, Settlement};
 use crate::access::{
-    Access, AccessKind, Account, AccountKey, AccountKind, Change, Place, RootPattern, Scope, ScopeKind, access, place,
+    Access, AccessKind, Account, AccountKey, AccountKind, Change, Place, RootPattern, Scope, ScopeKind, When, access,
+    place,
 };
 use crate::delivery::{Delivery, Encoding, SecretName, Stamp, Timestamp};
 use crate::target::{ConnectionRef, IdentityRef, LinkStatus, PersonId};
@@ -130,6 +132,23 @@ impl Site {
     }
 }
 
+/// One worker of several: records its batches one after the other, and after each reconciles some of what is due.
+async fn work(ledger: &Ledger, worker: u64, batches: Vec<Vec<Entry>>, roots: &[RootPattern]) {
+    for batch in batches {
+        let batch: Vec<Record> = batch.into_iter().map(|entry| Record::Delivery(Box::new(entry))).collect();
+        ledger.record(&batch).await.unwrap();
+        for lease in ledger.take_due(&format!("worker {worker}"), LEASE, 3).await.unwrap().leases {
+            let mut held = Held::Moved;
+            while held == Held::Moved {
+                let view = ledger.view(&lease, &|_| roots.to_vec()).await.unwrap();
+                let settlement = settlement_of(&access(&view.grants, &view.roots));
+                held = ledger.settle(&lease, view.version, &settlement, Vec::new()).await.unwrap();
+            }
+            assert_eq!(held, Held::Written);
+        }
+    }
+}
+
 /// What the reconciler writes down, were every call to succeed.
 fn settlement_of(access: &Access) -> Settlement {
     match access {
@@ -219,5 +238,9 @@ fn delivery(id: &str, second: i64) -> Delivery {
 /// A delivery that tells one thing.
 fn told(id: &str, second: i64, change: Change) -> Entry {
     let changes = placed(&[], change).into_iter().collect();
-    Entry { delivery: delivery(id, second), reading: Reading::Told { changes, note: None, at: None }, approved: false }
+    Entry {
+        delivery: delivery(id, second),
+        reading: Reading::Told { changes, note: None, when: When::default() },
+        approved: false,
+    }
 }

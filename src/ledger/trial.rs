@@ -3,12 +3,13 @@
 //! PostgreSQL is the one at `ROLLCALL_TEST_POSTGRES`, by default [`DEFAULT`].
 
 use secrecy::SecretString;
-use sqlx::{AssertSqlSafe, Connection};
+use sqlx::{AssertSqlSafe, Connection, Row};
 use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::Ledger;
 use super::database::Database;
+use crate::delivery::Timestamp;
 
 const DEFAULT: &str = "postgres://postgres@127.0.0.1:5432/test";
 
@@ -42,6 +43,36 @@ impl Trial {
                 Self { ledger: Ledger::connect(&url, true).await.unwrap(), _place: place }
             }
         }
+    }
+}
+
+impl Trial {
+    /// Stops the database's clock at a time.
+    pub(crate) async fn set_clock(&self, at: Timestamp) {
+        let mut tx = self.ledger.begin().await.unwrap();
+        sqlx::query("CREATE TABLE IF NOT EXISTS stopped (now_us BIGINT)").execute(&mut *tx).await.unwrap();
+        sqlx::query("DELETE FROM stopped").execute(&mut *tx).await.unwrap();
+        sqlx::query("INSERT INTO stopped VALUES ($1)").bind(at.micros()).execute(&mut *tx).await.unwrap();
+        sqlx::query("DROP VIEW clock").execute(&mut *tx).await.unwrap();
+        sqlx::query("CREATE VIEW clock AS SELECT now_us FROM stopped").execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// The number that a question has for an answer.
+    pub(crate) async fn number(&self, question: &'static str) -> Option<i64> {
+        sqlx::query(question).fetch_one(&self.ledger.read).await.unwrap().try_get(0).unwrap()
+    }
+
+    /// Lets a table refuse the rows of which that is true, as a constraint does.
+    pub(crate) async fn refuse(&self, table: &str, condition: &str) {
+        let statement = match self.ledger.database() {
+            Database::Sqlite => format!(
+                "CREATE TRIGGER refuse_{table} BEFORE INSERT ON {table} WHEN NEW.{condition} \
+                 BEGIN SELECT RAISE(ABORT, 'refused by a test'); END"
+            ),
+            Database::PostgreSql => format!("ALTER TABLE {table} ADD CHECK (NOT ({condition}))"),
+        };
+        sqlx::query(AssertSqlSafe(statement)).execute(&self.ledger.write).await.unwrap();
     }
 }
 

@@ -5,7 +5,7 @@ use sqlx::{AnyConnection, Row};
 
 use super::work::{Lease, status_of};
 use super::{Ledger, LedgerError, now, parsed};
-use crate::access::{Account, AccountKey, AccountKind, ChangeKey, Grant, Root, RootPattern, ScopeId};
+use crate::access::{Account, AccountKey, AccountKind, ChangeKey, Grant, Root, RootPattern, ScopeId, Turn};
 use crate::delivery::Timestamp;
 use crate::target::{ConnectionRef, IdentityRef, LinkStatus};
 
@@ -108,6 +108,7 @@ pub(super) fn account_of(row: &AnyRow) -> Result<Account, LedgerError> {
 
 pub(super) fn key_of(row: &AnyRow) -> Result<ChangeKey, LedgerError> {
     Ok(ChangeKey {
+        turn: Turn::of_numbers(row.try_get("began")?, row.try_get("step")?),
         event_time: Timestamp(row.try_get("event_time")?),
         received_at: Timestamp(row.try_get("received_at")?),
         loss: row.try_get::<i64, _>("loss")? != 0,
@@ -120,7 +121,7 @@ pub(super) async fn grants(tx: &mut AnyConnection, account: i64, connection: &st
     let rows = sqlx::query(
         "SELECT grants.scope, scopes.kind AS scope_kind, scopes.stable AS scope_id, roots.kind AS root_kind, \
          roots.stable AS root_id, changes.kind, changes.event_time, changes.received_at, changes.loss, changes.source, \
-         changes.delivery FROM grants JOIN changes ON changes.id = grants.change JOIN scopes ON scopes.id = grants.scope \
+         changes.delivery, changes.began, changes.step FROM grants JOIN changes ON changes.id = grants.change JOIN scopes ON scopes.id = grants.scope \
          LEFT JOIN scopes AS roots ON roots.id = scopes.root \
          WHERE grants.account = $1 AND changes.connection = $2 ORDER BY grants.scope",
     )
@@ -168,8 +169,8 @@ async fn shares_login(tx: &mut AnyConnection, row: i64, account: &Account) -> Re
 
 async fn mark(tx: &mut AnyConnection, scope: i64, kind: &str) -> Result<Option<ChangeKey>, LedgerError> {
     sqlx::query(
-        "SELECT changes.event_time, changes.received_at, changes.loss, changes.source, changes.delivery \
-         FROM marks JOIN changes ON changes.id = marks.change WHERE marks.scope = $1 AND marks.kind = $2",
+        "SELECT changes.event_time, changes.received_at, changes.loss, changes.source, changes.delivery, \
+         changes.began, changes.step FROM marks JOIN changes ON changes.id = marks.change WHERE marks.scope = $1 AND marks.kind = $2",
     )
     .bind(scope)
     .bind(kind)

@@ -5,6 +5,35 @@
 //! environment; time is an argument. What each side may know is in the traits: a [`Verifier`] (ingress) holds secrets
 //! and never interprets, an [`Interpreter`] (worker) holds none, a [`Signer`] (`send`, demo, tests) is the verifier's
 //! other direction.
+//!
+//! # Adding a provider
+//!
+//! 1. **Facts first.** From the provider's own pages and, better, its source: which header authenticates a delivery, over
+//!    which bytes and by which algorithm; which header or field has the delivery's id, and whether a repeated delivery keeps
+//!    it; where the event's name is and whether it is signed; which events tell of access, which stable id an account has
+//!    there, and what of a body is missing in older versions.
+//! 2. **A folder** `src/provider/NAME` with a `mod.rs` whose documentation says all that, with links, and which holds a
+//!    `static DESCRIPTION: `[`Description`]. Copy `azure/mod.rs`, the smallest.
+//! 3. **Verifying and signing** are one choice in `scheme/mod.rs`: `Scheme::Hex`, `Standard`, `Plain` or `Basic`, from which
+//!    `SchemeVerifier` and `SchemeSigner` are built. A new way to sign is a new variant there, with its known vectors as a
+//!    test. What the source's table may say is judged in one function that verifier, interpreter and signer all call
+//!    (`signs_only` where there is only one way); where there are several ways, `verify` is required.
+//! 4. **The name** of a delivery: a function from headers and verified body to [`Named`]. It reads headers by `label`, the
+//!    body by `head` and [`fields`]' `Loose`, which looks at no more than it is asked for.
+//! 5. **The interpreter** reads the body into a struct of `Loose` fields by `fields::read`, and asks each for what it needs:
+//!    `get`, `serial` and `id` where a change rests on it, `label` where it only names something. If the event's name isn't
+//!    signed, it first holds the body to the shape of that event. Activity is [`AccessKind::Seen`] and only where it takes
+//!    access to act; a loss whose time isn't told has none ([`When`]).
+//! 6. **The truth table**: an [`EventRow`] for each event that means something and for those of which people may think so,
+//!    and two comment lines `<!-- events of NAME -->` and `<!-- /events -->` in the folder's documentation.
+//! 7. **One line in [`REGISTRY`]**, and `mod NAME;` above it.
+//! 8. **Tests.** In the folder: the truth table against the code, each required field broken, each label missing, on bodies
+//!    of invented people. Then a line in `CASES` of `provider/tests.rs`, which runs every hostile header and body against
+//!    it, and one in `SENT` of `tests/it/serve/providers.rs`, which does so through the real binary; tests fail and say so
+//!    until both are there. `ROLLCALL_BLESS=1 cargo test --test it docs -- --test-threads=1` writes the tables of the
+//!    documentation anew.
+//!
+//! [`AccessKind::Seen`]: crate::access::AccessKind::Seen
 
 mod azure;
 mod bitbucket;
@@ -19,7 +48,7 @@ mod standard;
 use http::HeaderMap;
 use secrecy::SecretString;
 
-use crate::access::{Change, RootPattern};
+use crate::access::{Change, RootPattern, When};
 use crate::delivery::{
     Delivery, Encoding, InvalidName, Named, SecretName, SourceName, Timestamp, Unverified, Verified,
 };
@@ -63,6 +92,8 @@ pub struct Description {
     pub events: &'static [EventRow],
     /// What to switch on at the provider, where that isn't called as the events are.
     pub hooks: &'static [&'static str],
+    /// The events that its signer can invent.
+    pub invents: &'static [&'static str],
     /// Builds the verifier of a source.
     pub verifier: fn(&SourceSettings, Vec<Secret>) -> Built<dyn Verifier>,
     /// Builds the interpreter of a source. Also how a source's own settings are checked: it needs no secret.
@@ -74,7 +105,7 @@ pub struct Description {
 /// One row of a provider's truth table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventRow {
-    /// The event and action as [`crate::delivery::EventName`] has them; `*` stands for any action.
+    /// The event and action as [`crate::delivery::EventName`] has them; a `*` at the end stands for anything.
     pub event: &'static str,
     /// What it does to the ledger, in the words of [`Change::as_str`], and to whom: `gained org`, `-` for nothing, with
     /// ` or ` between where the body decides.
@@ -202,21 +233,21 @@ pub struct Meaning {
     pub changes: Vec<Change>,
     /// Why there is no change, or what people should know besides.
     pub note: Option<String>,
-    /// When it happened, where the body says so. It counts for no later than the receipt.
-    pub at: Option<Timestamp>,
+    /// When it happened, where the body says so, and its place in the order.
+    pub when: When,
 }
 
 impl Meaning {
     /// It tells nothing about access.
     #[must_use]
     pub fn nothing(note: impl Into<String>) -> Self {
-        Self { changes: Vec::new(), note: Some(note.into()), at: None }
+        Self { changes: Vec::new(), note: Some(note.into()), when: When::default() }
     }
 }
 
 impl From<Change> for Meaning {
     fn from(change: Change) -> Self {
-        Self { changes: vec![change], note: None, at: None }
+        Self { changes: vec![change], note: None, when: When::default() }
     }
 }
 
@@ -230,6 +261,12 @@ pub struct Misshapen {
     pub message: String,
 }
 
+impl Misshapen {
+    fn of(path: &str, message: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), message: message.into() }
+    }
+}
+
 /// Says what a delivery means, from the body's shape and not from its unsigned event name alone.
 pub trait Interpreter: Send + Sync + std::fmt::Debug {
     /// What the delivery means. Total: any bytes give an answer or an error, never a panic.
@@ -237,6 +274,11 @@ pub trait Interpreter: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// If the body isn't positively of the event's shape, or bears the mark of another event.
     fn interpret(&self, delivery: &Delivery) -> Result<Meaning, Misshapen>;
+
+    /// What the source's own table makes of its events, in sentences, where that is for the table to say.
+    fn explained(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// A delivery to send as the provider would.
@@ -299,3 +341,5 @@ pub trait Signer: Send + Sync + std::fmt::Debug {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trial;

@@ -2,9 +2,10 @@
 //!
 //! The halt itself is a row in the ledger, the same for all workers (see [`crate::ledger::halt`]); each sees it when it
 //! takes due accounts. Failures are counted here, by each worker for itself: five in a row over at least two accounts
-//! begin a halt. One account's endless trouble never does.
+//! begin a halt. One account's endless trouble is parked as its own if another account got through meanwhile; if nobody
+//! did, nobody knows whose trouble it is, and that is a halt as well.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::broker::{Health, State};
@@ -27,14 +28,50 @@ pub(super) struct Gate(Mutex<Inner>);
 struct Inner {
     halt: Option<Halt>,
     since: Timestamp,
+    /// Failures in a row to look something up, and to connect: a look-up that works ends no row of the others.
+    looking_up: Row,
+    connecting: Row,
+    /// The accounts whose last call failed.
+    failing: BTreeMap<i64, Failing>,
+}
+
+/// Failures in a row.
+#[derive(Debug, Default)]
+struct Row {
     failures: usize,
     accounts: BTreeSet<i64>,
+}
+
+impl Row {
+    /// Counts one more. Returns whether that opens the breaker.
+    fn failed(&mut self, account: i64) -> bool {
+        self.failures += 1;
+        self.accounts.insert(account);
+        let opens = self.failures >= FAILURES && self.accounts.len() >= ACCOUNTS;
+        if opens {
+            *self = Self::default();
+        }
+        opens
+    }
+}
+
+#[derive(Debug)]
+struct Failing {
+    operation: &'static str,
+    /// Whether another account got through since.
+    others_got_through: bool,
 }
 
 impl Gate {
     /// An open gate.
     pub(super) const fn new(now: Timestamp) -> Self {
-        Self(Mutex::new(Inner { halt: None, since: now, failures: 0, accounts: BTreeSet::new() }))
+        Self(Mutex::new(Inner {
+            halt: None,
+            since: now,
+            looking_up: Row { failures: 0, accounts: BTreeSet::new() },
+            connecting: Row { failures: 0, accounts: BTreeSet::new() },
+            failing: BTreeMap::new(),
+        }))
     }
 
     /// Takes note of the halt as it stands.
@@ -69,23 +106,39 @@ impl Gate {
     }
 
     /// A call failed transiently. Returns whether that opens the breaker.
-    pub(super) fn failed(&self, account: i64) -> bool {
+    pub(super) fn failed(&self, account: i64, operation: &'static str) -> bool {
         let mut inner = self.lock();
-        inner.failures += 1;
-        inner.accounts.insert(account);
-        let opens = inner.failures >= FAILURES && inner.accounts.len() >= ACCOUNTS;
-        if opens {
-            inner.failures = 0;
-            inner.accounts.clear();
+        let failing = inner.failing.entry(account).or_insert(Failing { operation, others_got_through: false });
+        // To connect it has to look up first, so that failing to connect is the later trouble.
+        if operation == CONNECT && failing.operation != CONNECT {
+            *failing = Failing { operation, others_got_through: false };
         }
-        opens
+        if operation == CONNECT { inner.connecting.failed(account) } else { inner.looking_up.failed(account) }
     }
 
     /// A call was answered.
-    pub(super) fn succeeded(&self) {
+    pub(super) fn succeeded(&self, account: i64, operation: &str) {
         let mut inner = self.lock();
-        inner.failures = 0;
-        inner.accounts.clear();
+        inner.looking_up = Row::default();
+        if operation == CONNECT {
+            inner.connecting = Row::default();
+        }
+        // A look-up that works says nothing about connecting.
+        let shows = |failing: &Failing| failing.operation != CONNECT || operation == CONNECT;
+        inner.failing.retain(|failed, failing| *failed != account || !shows(failing));
+        for failing in inner.failing.values_mut() {
+            failing.others_got_through |= shows(failing);
+        }
+    }
+
+    /// Whether the trouble of an account is its own: another one got through since it began, as far as this worker knows.
+    pub(super) fn is_its_own(&self, account: i64) -> bool {
+        self.lock().failing.get(&account).is_some_and(|failing| failing.others_got_through)
+    }
+
+    /// An account isn't tried any more.
+    pub(super) fn given_up(&self, account: i64) {
+        self.lock().failing.remove(&account);
     }
 
     /// For `/health`.
@@ -127,20 +180,57 @@ fn way_out(halt: &Halt) -> String {
 mod tests {
     use super::*;
 
+    fn failed(gate: &Gate, accounts: impl IntoIterator<Item = i64>) -> Vec<bool> {
+        accounts.into_iter().map(|account| gate.failed(account, CONNECT)).collect()
+    }
+
     #[test]
     fn five_failures_in_a_row_over_two_accounts_open_the_breaker() {
         let gate = Gate::new(Timestamp(0));
-        assert_eq!([1, 1, 1, 1, 2, 2].map(|account| gate.failed(account)), [false, false, false, false, true, false]);
+        assert_eq!(failed(&gate, [1, 1, 1, 1, 2, 2]), [false, false, false, false, true, false]);
     }
 
     #[test]
     fn one_account_never_opens_it_and_a_success_begins_the_count_anew() {
         let gate = Gate::new(Timestamp(0));
-        assert!((0..100).all(|_| !gate.failed(1)));
-        gate.succeeded();
-        assert!(!gate.failed(2));
-        assert!([1, 2, 1].map(|account| gate.failed(account)).iter().all(|opens| !opens));
-        assert!(gate.failed(1));
+        assert!(failed(&gate, [1; 100]).iter().all(|opens| !opens));
+        gate.succeeded(3, CONNECT);
+        assert!(failed(&gate, [2, 1, 2, 1]).iter().all(|opens| !opens));
+        assert_eq!(failed(&gate, [1]), [true]);
+    }
+
+    #[test]
+    fn look_ups_that_work_hide_no_failures_to_connect() {
+        let gate = Gate::new(Timestamp(0));
+        let mut opened = Vec::new();
+        for account in [1, 2, 3, 4, 5] {
+            gate.succeeded(account, "find identity");
+            opened.extend(failed(&gate, [account]));
+        }
+        assert_eq!(opened, [false, false, false, false, true]);
+    }
+
+    #[test]
+    fn trouble_is_an_accounts_own_once_another_one_got_through() {
+        let gate = Gate::new(Timestamp(0));
+        gate.succeeded(2, CONNECT);
+        failed(&gate, [1]);
+        assert!(!gate.is_its_own(1), "that was before");
+        gate.succeeded(2, "find identity");
+        gate.succeeded(1, "find identity");
+        assert!(!gate.is_its_own(1), "a look-up shows nothing about connecting");
+        gate.succeeded(2, CONNECT);
+        gate.succeeded(1, "find identity");
+        assert!(gate.is_its_own(1), "its own look-up doesn't either");
+        gate.succeeded(1, CONNECT);
+        failed(&gate, [1, 2]);
+        gate.succeeded(3, CONNECT);
+        assert!(gate.is_its_own(1) && gate.is_its_own(2) && !gate.is_its_own(3));
+        gate.given_up(1);
+        assert!(!gate.is_its_own(1));
+        gate.failed(4, "find identity");
+        gate.succeeded(5, "find person");
+        assert!(gate.is_its_own(4));
     }
 
     #[test]

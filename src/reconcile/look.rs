@@ -8,6 +8,7 @@ use super::gate::CONNECT;
 use super::identity::{self, Found};
 use super::{OnAccessLost, Policy, Reconciler};
 use crate::access::{Access, AccountKind, access};
+use crate::backoff::spread;
 use crate::delivery::Timestamp;
 use crate::ledger::LedgerError;
 use crate::ledger::halt::HaltKind;
@@ -18,8 +19,6 @@ use crate::target::{Failure, FailureClass, Identity, IdentityRef, LinkStatus, Pe
 
 /// How long after its time-out a request of ours may still reach the platform.
 const MARGIN: Duration = Duration::from_secs(2);
-/// After an unanswered request, how long until its account is looked at once more.
-const DOUBLE_CHECK: Duration = Duration::from_secs(120);
 /// How long to wait after a 429 that doesn't say.
 const THROTTLED: Duration = Duration::from_secs(5);
 
@@ -370,7 +369,7 @@ impl<'a> Look<'a> {
     }
 
     fn went_through(&mut self, operation: &str) {
-        self.reconciler.gate.succeeded();
+        self.reconciler.gate.succeeded(self.lease.status, operation);
         if self.lease.probe && self.reconciler.gate.is_ended_by(operation) {
             self.probe = Probe::Succeeded;
         }
@@ -424,17 +423,26 @@ impl<'a> Look<'a> {
                 self.end(Settled::Postponed, said, Some(self.now()))
             }
             FailureClass::Transient => {
-                if self.reconciler.gate.failed(self.lease.status) {
+                if self.reconciler.gate.failed(self.lease.status, operation) {
                     self.halt(HaltKind::Failing, operation, &said).await?;
                 }
                 let failures = u32::try_from(self.view.attempts + 1).unwrap_or(u32::MAX);
                 match self.reconciler.settings.schedule.delay(failures, fastrand::f64()) {
                     Some(delay) => self.end(Settled::Failed, said, Some(self.now().plus(delay))),
-                    None => self.end(Settled::Parked, format!("after {failures} attempts: {said}"), None),
+                    None if self.reconciler.gate.is_its_own(self.lease.status) => {
+                        self.reconciler.gate.given_up(self.lease.status);
+                        self.end(Settled::Parked, format!("after {failures} attempts: {said}"), None)
+                    }
+                    // Nobody got through meanwhile, most likely because nobody else tried: this is the platform's outage
+                    // until another account shows that it isn't.
+                    None => {
+                        self.halt(HaltKind::Failing, operation, &said).await?;
+                        self.end(Settled::Postponed, said, Some(self.now()))
+                    }
                 }
             }
             FailureClass::Throttled => {
-                let wait = failure.retry_after.unwrap_or(THROTTLED);
+                let wait = spread(failure.retry_after.unwrap_or(THROTTLED), fastrand::f64());
                 self.probe = Probe::Nothing { wait };
                 let until = self.now().plus(wait);
                 self.end(Settled::Postponed, said, Some(until))
@@ -457,7 +465,11 @@ impl<'a> Look<'a> {
     }
 
     fn wait(&self, reason: impl Into<String>) -> Stop {
-        self.end(Settled::Waiting, reason, Some(self.now().plus(self.reconciler.settings.waiting)))
+        self.end(
+            Settled::Waiting,
+            reason,
+            Some(self.now().plus(spread(self.reconciler.settings.waiting, fastrand::f64()))),
+        )
     }
 
     /// The database's clock, carried on from when the view was read.
@@ -467,7 +479,9 @@ impl<'a> Look<'a> {
 
     fn end(&self, result: Settled, reason: impl Into<String>, due_at: Option<Timestamp>) -> Stop {
         let reason = Some(reason.into()).filter(|reason| !reason.is_empty());
-        let double_check = self.unanswered && matches!(result, Settled::Applied | Settled::Unchanged);
+        // What was never answered may be done yet, and overtake what is so now.
+        let second_look = self.unanswered && matches!(result, Settled::Applied | Settled::Unchanged);
+        let settings = &self.reconciler.settings;
         Stop::Settled(Box::new(Settlement {
             result,
             reason,
@@ -475,7 +489,7 @@ impl<'a> Look<'a> {
             actual: self.actual,
             identity: self.identity,
             keep_intent: self.unanswered,
-            due_at: if double_check { Some(self.now().plus(DOUBLE_CHECK)) } else { due_at },
+            due_at: if second_look { Some(self.now().plus(settings.second_look)) } else { due_at },
         }))
     }
 }

@@ -27,6 +27,7 @@ pub use self::schedule::Schedule;
 
 use self::gate::Gate;
 use self::look::{Ended, Look, Probe};
+use crate::backoff::Backoff;
 use crate::broker::Health;
 use crate::delivery::Timestamp;
 use crate::drata::Client;
@@ -43,6 +44,8 @@ pub struct Settings {
     pub schedule: Schedule,
     /// How often an account that waits for something outside is looked at again.
     pub waiting: Duration,
+    /// How long after a request that was never answered its account is looked at once more.
+    pub second_look: Duration,
     /// How long a call to the platform may take; leases are longer than that.
     pub request_timeout: Duration,
     /// How many accounts are worked on at once.
@@ -53,6 +56,9 @@ pub struct Settings {
 
 /// How long to be idle at the most: another process may have made an account due.
 const IDLE: Duration = Duration::from_secs(1);
+
+/// How long to wait after the ledger has failed.
+const AGAIN: Backoff = Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(10) };
 
 /// How long to wait for more looks to end before others are begun, while most still go on.
 const GATHER: Duration = Duration::from_millis(2);
@@ -104,12 +110,12 @@ impl Reconciler {
     pub async fn attend(self: Arc<Self>, token: CancellationToken) {
         let mut tick = tokio::time::interval(ATTEND);
         while token.run_until_cancelled(tick.tick()).await.is_some() {
-            match self.ledger.attend(self.run).await {
+            match self.ledger.in_time(self.ledger.attend(self.run)).await {
                 Ok(workers) => self.client.share_with(workers),
                 Err(error) => tracing::warn!(%error, "can't tell how many workers share the rate limit"),
             }
         }
-        if let Err(error) = self.ledger.leave(self.run).await {
+        if let Err(error) = self.ledger.in_time(self.ledger.leave(self.run)).await {
             tracing::warn!(%error, "can't say that this worker has ended; it counts for some seconds more");
         }
     }
@@ -119,6 +125,7 @@ impl Reconciler {
         let looks = Tasks::new();
         let slots = Arc::new(Semaphore::new(self.settings.concurrency));
         let mut batch: u64 = 0;
+        let mut failures = 0;
         while !token.is_cancelled() {
             if slots.available_permits() < self.settings.concurrency / 2 {
                 // Looks that settle together end together: one taking then serves them all.
@@ -126,7 +133,17 @@ impl Reconciler {
             }
             let free = slots.available_permits();
             batch += 1;
-            let leases = self.take(free, batch).await;
+            let leases = match self.take(free, batch).await {
+                Ok(leases) => leases,
+                Err(error) => {
+                    tracing::error!(%error, "can't take due accounts; trying again");
+                    let pause = AGAIN.pause(failures, fastrand::f64());
+                    token.run_until_cancelled(tokio::time::sleep(pause)).await;
+                    failures += 1;
+                    continue;
+                }
+            };
+            failures = 0;
             let idle = leases.len() < free || free == 0;
             for lease in leases {
                 let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
@@ -151,39 +168,40 @@ impl Reconciler {
         }
     }
 
-    async fn take(&self, free: usize, batch: u64) -> Vec<Lease> {
+    async fn take(&self, free: usize, batch: u64) -> Result<Vec<Lease>, LedgerError> {
         if free == 0 {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let owner = format!("{}/{batch}", self.run);
-        match self.ledger.take_due(&owner, self.lease(), i64::try_from(free).unwrap_or(i64::MAX)).await {
-            Ok(taken) => {
-                self.gate.observe(taken.halt, Timestamp::now());
-                taken.leases
-            }
-            Err(error) => {
-                tracing::error!(%error, "can't take due accounts; trying again");
-                Vec::new()
-            }
-        }
+        let limit = i64::try_from(free).unwrap_or(i64::MAX);
+        let taken = self.ledger.in_time(self.ledger.take_due(&owner, self.lease(), limit)).await?;
+        self.gate.observe(taken.halt, Timestamp::now());
+        Ok(taken.leases)
     }
 
     async fn pause(&self) -> Duration {
-        let due = self.ledger.next_due().await.ok().flatten().filter(|due| !due.is_zero()).unwrap_or(IDLE);
-        due.min(IDLE)
+        let due = self.ledger.in_time(self.ledger.next_due()).await.ok().flatten();
+        due.filter(|due| !due.is_zero()).unwrap_or(IDLE).min(IDLE)
     }
 
-    /// Looks at an account until what was settled is settled at its latest version.
+    /// Looks at an account until what was settled is settled at its latest version. A look that outlasts its lease, and
+    /// the one time that it is renewed, has nothing to say any more.
     async fn work(&self, lease: &Lease) {
-        loop {
-            match self.once(lease).await {
-                Ok(Held::Moved) => {}
-                Ok(Held::Written | Held::Lost) => return,
-                Err(error) => {
-                    // The lease ends by itself, and the account is due all the same.
-                    tracing::error!(%error, status = lease.status, "the ledger failed under an account; it stays due");
-                    return;
-                }
+        let looking = async { while !self.look(lease).await {} };
+        if tokio::time::timeout(self.lease() * 2, looking).await.is_err() {
+            tracing::error!(status = lease.status, "a look at an account took longer than its lease; it stays due");
+        }
+    }
+
+    /// Looks once. Returns whether that is enough.
+    async fn look(&self, lease: &Lease) -> bool {
+        match self.once(lease).await {
+            Ok(Held::Moved) => false,
+            Ok(Held::Written | Held::Lost) => true,
+            Err(error) => {
+                // The lease ends by itself, and the account is due all the same.
+                tracing::error!(%error, status = lease.status, "the ledger failed under an account; it stays due");
+                true
             }
         }
     }
@@ -233,3 +251,6 @@ impl Reconciler {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

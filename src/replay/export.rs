@@ -216,7 +216,7 @@ impl Import {
                 source.seals.as_ref().ok_or_else(|| wrong("can't be verified: its source's secrets aren't at hand"))?;
             let seal = seal.ok_or_else(|| wrong("bears no seal, since it was exported without the source's secret"))?;
             let tag = Tag::from_hex(seal.as_bytes()).ok_or_else(|| wrong("bears a malformed seal"))?;
-            if seals.0.matching(&[&sealed(&delivery), &delivery.body], &tag).is_none() {
+            if seals.0.matching(&[&sealed(&delivery), &delivery.body], &[tag]).is_none() {
                 return Err(wrong(
                     "doesn't fit its seal under any secret of the source: it was changed, or sealed with another secret",
                 ));
@@ -410,8 +410,8 @@ mod tests {
         let line: Line = serde_json::from_str(&write(&delivery, Some(&secret)).unwrap()).unwrap();
         let seal = Tag::from_hex(line.seal.unwrap().as_bytes()).unwrap();
         let keys = HmacKeys::new(std::slice::from_ref(&secret)).unwrap();
-        assert!(keys.matching(&[&delivery.body], &seal).is_none());
-        assert!(keys.matching(&[&sealed(&delivery), &delivery.body], &seal).is_none());
+        assert!(keys.matching(&[&delivery.body], &[seal]).is_none());
+        assert!(keys.matching(&[&sealed(&delivery), &delivery.body], &[seal]).is_none());
     }
 
     #[test]

@@ -11,9 +11,9 @@ use serde::Serialize;
 use super::ReplayError;
 use super::pace::Rate;
 use crate::access::{Change, ChangeKey};
-use crate::delivery::{Delivery, Timestamp, event_time};
+use crate::delivery::{Delivery, Timestamp};
 use crate::ledger::Ledger;
-use crate::ledger::record::Reading;
+use crate::ledger::record::{Reading, placed_at};
 use crate::ledger::show::deliveries::DeliveryName;
 use crate::ledger::show::filter::DeliveryFilter;
 use crate::ledger::show::outlook::{Fate, Outlook, Told};
@@ -116,13 +116,13 @@ async fn weigh(
     recorded: Fate,
     told: &[Told],
 ) -> Result<(Fate, String), ReplayError> {
-    let (changes, at, note) = match reader.read(delivery) {
+    let (changes, when, note) = match reader.read(delivery) {
         Reading::Parked(why) => return Ok((if told.is_empty() { Fate::Parked } else { Fate::Otherwise }, why)),
         Reading::Ignored(why) => {
             let as_before = told.is_empty() && matches!(recorded, Fate::Unread | Fate::Ignored | Fate::Nothing);
             return Ok((if as_before { Fate::Ignored } else { Fate::Otherwise }, why));
         }
-        Reading::Told { changes, at, note } => (changes, at, note),
+        Reading::Told { changes, when, note } => (changes, when, note),
     };
     let mut tells: Vec<String> = changes.iter().map(|placed| shown(&placed.change)).collect();
     tells.extend(note.filter(|_| changes.is_empty()));
@@ -133,10 +133,11 @@ async fn weigh(
     if recorded == Fate::Unread && told.is_empty() {
         let mut latest = false;
         for placed in &changes {
-            let receipt = delivery.received_at;
+            let (event_time, turn) = placed_at(delivery, &when, delivery.received_at);
             let key = ChangeKey {
-                event_time: at.map_or_else(|| event_time(&delivery.id, receipt), |at| at.min(receipt)),
-                received_at: receipt,
+                turn,
+                event_time,
+                received_at: delivery.received_at,
                 loss: placed.change.is_loss(),
                 source: delivery.source.clone(),
                 delivery: delivery.id.clone(),

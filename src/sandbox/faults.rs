@@ -71,6 +71,8 @@ pub enum Effect {
     Garbled,
     /// Waits before anything else.
     Slow(Duration),
+    /// Waits and then does the work, also if the client has hung up by then.
+    Late(Duration),
 }
 
 /// One rule. [`FromStr`] reads it:
@@ -82,6 +84,7 @@ pub enum Effect {
 ///           | "drop"            ; closes the connection without an answer
 ///           | "garbled"         ; does the work, answers its status, but the body can't be read
 ///           | "slow=" duration  ; waits first ("200ms", "2s"); goes together with every other rule
+///           | "late=" duration  ; does the work that much later, also if the client has hung up by then
 /// option    = percent "%"       ; hits that share of the requests, else all
 ///           | "first=" count    ; hits the first so many requests of each identity (or of each path)
 ///           | "id=" id          ; hits the requests about that identity alone
@@ -140,28 +143,34 @@ impl FromStr for Fault {
 }
 
 fn parse_effect(text: &str) -> Result<Effect, String> {
+    type Waits = fn(Duration) -> Effect;
     match text {
         "timeout" => return Ok(Effect::Timeout),
         "drop" => return Ok(Effect::Drop),
         "garbled" => return Ok(Effect::Garbled),
         _ => {}
     }
-    if let Some(duration) = text.strip_prefix("slow=") {
-        return humantime::parse_duration(duration)
-            .map(Effect::Slow)
-            .map_err(|_| format!("{duration:?} is no duration; write it like 200ms or 2s"));
+    let waits: [(&str, Waits); 2] = [("slow=", Effect::Slow), ("late=", Effect::Late)];
+    for (word, effect) in waits {
+        if let Some(duration) = text.strip_prefix(word) {
+            return humantime::parse_duration(duration)
+                .map(effect)
+                .map_err(|_| format!("{duration:?} is no duration; write it like 200ms or 2s"));
+        }
     }
     match text.parse() {
         Ok(status @ 400..=599) => {
             StatusCode::from_u16(status).map(|status| Effect::Status(status, None)).map_err(|error| error.to_string())
         }
-        _ => Err(format!("{text:?} is no effect; there are 400 to 599, timeout, drop, garbled and slow=DURATION")),
+        _ => Err(format!(
+            "{text:?} is no effect; there are 400 to 599, timeout, drop, garbled, slow=DURATION and late=DURATION"
+        )),
     }
 }
 
 impl Fault {
     fn read_option(&mut self, option: &str) -> Result<(), String> {
-        let slow = matches!(self.effect, Effect::Slow(_));
+        let waits = matches!(self.effect, Effect::Slow(_) | Effect::Late(_));
         if let Some(percent) = option.strip_suffix('%') {
             let percent = percent.parse().ok().filter(|percent| (0.0..=100.0).contains(percent));
             self.percent = Some(percent.ok_or_else(|| format!("{option:?} is no share; write it like 20%"))?);
@@ -169,7 +178,7 @@ impl Fault {
             self.first = Some(count.parse().map_err(|_| format!("{count:?} is no count"))?);
         } else if let Some(id) = option.strip_prefix("id=") {
             self.id = Some(id.to_owned());
-        } else if option == "applied" && !slow {
+        } else if option == "applied" && !waits {
             self.applied = true;
         } else if let (Some(seconds), Effect::Status(_, retry_after)) =
             (option.strip_prefix("retry-after="), &mut self.effect)
@@ -177,7 +186,7 @@ impl Fault {
             *retry_after = Some(seconds.parse().map_err(|_| format!("{seconds:?} is no number of seconds"))?);
         } else {
             return Err(format!(
-                "{option:?} is no option here; there are N%, first=N, id=ID, applied (not with slow), \
+                "{option:?} is no option here; there are N%, first=N, id=ID, applied (not with slow or late), \
                  retry-after=SECONDS (with a status)"
             ));
         }
@@ -193,8 +202,9 @@ impl fmt::Display for Fault {
             Effect::Timeout => f.write_str("timeout")?,
             Effect::Drop => f.write_str("drop")?,
             Effect::Garbled => f.write_str("garbled")?,
-            Effect::Slow(duration) => {
-                write!(f, "slow={}", humantime::format_duration(*duration).to_string().replace(' ', ""))?;
+            Effect::Slow(duration) | Effect::Late(duration) => {
+                let word = if matches!(self.effect, Effect::Slow(_)) { "slow" } else { "late" };
+                write!(f, "{word}={}", humantime::format_duration(*duration).to_string().replace(' ', ""))?;
             }
         }
         if let Some(percent) = self.percent {
@@ -304,6 +314,7 @@ mod tests {
             "timeout:5%",
             "drop@person",
             "slow=200ms",
+            "late=3s:5%@connect",
             "500:first=3@connect",
             "500:applied",
             "garbled@list",
@@ -322,7 +333,8 @@ mod tests {
             ("500:120%", "like 20%"),
             ("500:sometimes", "first=N"),
             ("timeout:retry-after=2", "with a status"),
-            ("slow=1s:applied", "not with slow"),
+            ("slow=1s:applied", "not with slow or late"),
+            ("late=1s:applied", "not with slow or late"),
             ("500@link", "connect, service-account, list"),
         ] {
             let error = rule.parse::<Fault>().unwrap_err().to_string();

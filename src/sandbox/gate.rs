@@ -66,6 +66,7 @@ fn seen(method: &str, path: String, operation: Option<Operation>, body: &Bytes) 
         number: 0,
         begun: Timestamp::now().micros(),
         ended: None,
+        landed: None,
         method: method.to_owned(),
         path,
         status: None,
@@ -120,6 +121,17 @@ async fn under_faults(
     let Some(Fault { effect, applied, .. }) = verdict.fault else {
         return next.run(request).await;
     };
+    if let Effect::Late(delay) = effect {
+        let landed = in_progress.landing();
+        let token = shared.late.token().clone();
+        let work = shared.late.spawn(token.run_until_cancelled_owned(async move {
+            tokio::time::sleep(delay).await;
+            let response = next.run(request).await;
+            landed();
+            response
+        }));
+        return work.await.ok().flatten().unwrap_or_else(hang_up);
+    }
     let done = if applied || effect == Effect::Garbled { Some(next.run(request).await) } else { None };
     match effect {
         Effect::Status(status, retry_after) => Problem::fault(status, retry_after.map(u64::from)).into_response(),
@@ -132,7 +144,7 @@ async fn under_faults(
             let status = done.map_or(StatusCode::OK, |response| response.status());
             (status, "<html>not what you asked for</html>").into_response()
         }
-        Effect::Slow(_) => done.unwrap_or_else(hang_up),
+        Effect::Slow(_) | Effect::Late(_) => done.unwrap_or_else(hang_up),
     }
 }
 

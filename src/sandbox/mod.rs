@@ -46,6 +46,8 @@ pub use self::seed::{SeedError, identities_from_file, people_from_file};
 pub use self::state::{Connection, Identity, Person};
 pub use self::switches::{IdentityForm, InvalidSwitch, QueryMatch, Switch, Undocumented, UnlinkedUser};
 
+use crate::shutdown::Tasks;
+
 /// The stand-in: a handle that is cheap to clone; all clones are the same server.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
@@ -60,6 +62,8 @@ struct Shared {
     requests: Mutex<requests::Log>,
     limit: Option<limit::Limit>,
     retry_after: bool,
+    /// What is done late, whether or not anybody waits for it.
+    late: Tasks,
     /// Counts answered requests, so that somebody can wait for the next one.
     answered: watch::Sender<u64>,
 }
@@ -92,6 +96,7 @@ impl Sandbox {
             requests: Mutex::default(),
             limit: requests_per_minute.and_then(NonZeroU32::new).map(limit::Limit::per_minute),
             retry_after,
+            late: Tasks::new(),
             answered: watch::Sender::new(0),
         };
         Self { shared: Arc::new(shared) }

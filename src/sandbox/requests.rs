@@ -25,6 +25,8 @@ pub struct Seen {
     pub method: String,
     /// The path and query, without `/public`.
     pub path: String,
+    /// When the work of a `late` one was done; none for others.
+    pub landed: Option<i64>,
     /// The status answered; none while in progress, and if it was never answered.
     pub status: Option<u16>,
     /// The fault rules that hit it.
@@ -80,6 +82,16 @@ impl InProgress {
     pub(super) fn hit_by(&self, faults: Vec<String>) {
         if let Some(seen) = lock(&self.shared.requests).get(self.number) {
             seen.faults = faults;
+        }
+    }
+
+    /// What notes that the work was done, whether or not anybody waits any more.
+    pub(super) fn landing(&self) -> impl FnOnce() + Send + 'static {
+        let (shared, number) = (Arc::clone(&self.shared), self.number);
+        move || {
+            if let Some(seen) = lock(&shared.requests).get(number) {
+                seen.landed = Some(Timestamp::now().micros());
+            }
         }
     }
 

@@ -43,6 +43,7 @@ impl Sandbox {
         }
         drop(listener);
         connections.end(2 * DRAIN).await;
+        self.shared.late.end(DRAIN).await;
     }
 }
 

@@ -1,5 +1,7 @@
 //! The sandbox as its clients see it.
 
+use std::time::Duration;
+
 use axum::body::{Body, to_bytes};
 use http::{Request, StatusCode};
 use rstest::rstest;
@@ -227,6 +229,22 @@ async fn an_applied_fault_does_the_work_and_a_plain_one_does_not() {
     assert!(seen[0].ended.unwrap() >= seen[0].begun && seen[1].begun >= seen[0].ended.unwrap());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_late_fault_does_the_work_although_the_client_has_hung_up() {
+    let sandbox = sandbox();
+    sandbox.set_faults(vec!["late=3s@connect".parse().unwrap()]);
+    let impatient = tokio::time::timeout(Duration::from_secs(1), put(&sandbox, "9002", json!({"userId": 519}))).await;
+    assert!(impatient.is_err());
+    let hung_up = sandbox.requests().pop().unwrap();
+    assert!(hung_up.ended.is_some() && hung_up.status.is_none() && hung_up.landed.is_none(), "{hung_up:?}");
+    assert_eq!(sandbox.linked(9002), None);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(sandbox.linked(9002), Some(519));
+    assert!(sandbox.requests().pop().unwrap().landed.is_some());
+    let patient = put(&sandbox, "9002", json!({"userId": null})).await;
+    assert_eq!((patient.0, sandbox.linked(9002)), (200, None));
+}
+
 #[tokio::test]
 async fn the_sandbox_is_changed_and_looked_into_while_it_runs() {
     let sandbox = sandbox();
@@ -260,5 +278,5 @@ async fn a_dropped_request_gets_not_one_byte_and_the_server_ends_on_its_token() 
     let _ = stream.read_to_end(&mut answer).await;
     assert_eq!(answer, b"");
     assert_eq!((sandbox.requests()[0].status, sandbox.requests()[0].ended.is_some()), (None, true));
-    assert!(tasks.end(std::time::Duration::from_secs(5)).await);
+    assert!(tasks.end(Duration::from_secs(5)).await);
 }

@@ -55,6 +55,12 @@ pub const REFUSED: &str = "rollcall_refused_total";
 pub const INGRESS_SECONDS: &str = "rollcall_ingress_seconds";
 /// Requests in work at the ingress.
 pub const IN_FLIGHT: &str = "rollcall_in_flight";
+/// What bodies hold of their budget.
+pub const BODY_BYTES: &str = "rollcall_body_bytes";
+/// Connections that are open.
+pub const CONNECTIONS: &str = "rollcall_connections";
+/// Connections that were ended for what their client did or didn't.
+pub const CONNECTIONS_CUT: &str = "rollcall_connections_cut_total";
 /// How long a publish took.
 pub const PUBLISH_SECONDS: &str = "rollcall_broker_publish_seconds";
 /// Publishes that failed.
@@ -79,6 +85,20 @@ pub const PROBES: &str = "rollcall_probes_total";
 pub const RECEIPT_TO_TARGET_SECONDS: &str = "rollcall_receipt_to_target_seconds";
 /// Transactions of the embedded broker.
 pub const EMBEDDED_COMMITS: &str = "rollcall_broker_embedded_commits_total";
+/// Deliveries that the spool holds.
+pub const SPOOL_DELIVERIES: &str = "rollcall_spool_deliveries";
+/// What the spool holds takes so many bytes.
+pub const SPOOL_BYTES: &str = "rollcall_spool_bytes";
+/// The age of the oldest delivery that the spool holds.
+pub const SPOOL_OLDEST: &str = "rollcall_spool_oldest_seconds";
+/// Deliveries that the spool has set aside.
+pub const SPOOL_ASIDE: &str = "rollcall_spool_set_aside";
+/// Deliveries that were made durable in the spool.
+pub const SPOOL_STORED: &str = "rollcall_spool_stored_total";
+/// Deliveries that the spool has handed to the broker.
+pub const SPOOL_FORWARDED: &str = "rollcall_spool_forwarded_total";
+/// Deliveries that the spool refused.
+pub const SPOOL_REFUSED: &str = "rollcall_spool_refused_total";
 /// Outcomes of deliveries.
 pub const OUTCOMES: &str = "rollcall_outcomes_total";
 /// Accounts that are due.
@@ -89,6 +109,8 @@ pub const WAITING_ACCOUNTS: &str = "rollcall_waiting_accounts";
 pub const PARKED_ACCOUNTS: &str = "rollcall_parked_accounts";
 /// Accounts that a dry run would have changed.
 pub const WOULD_APPLY_ACCOUNTS: &str = "rollcall_would_apply_accounts";
+/// Messages that can't be read.
+pub const UNREADABLE_MESSAGES: &str = "rollcall_unreadable_messages";
 /// Deliveries that aren't done.
 pub const OPEN_DELIVERIES: &str = "rollcall_open_deliveries";
 /// Accepted deliveries that haven't arrived.
@@ -102,6 +124,18 @@ pub const METRICS: &[Metric] = &[
     counter(REFUSED, &["source", "reason"], "Requests that were refused; source is - if there is no such source."),
     seconds(INGRESS_SECONDS, &[], "How long a webhook request took, from its headers to its answer."),
     gauge(IN_FLIGHT, Unit::Count, &[], "Webhook requests that are in work."),
+    gauge(BODY_BYTES, Unit::Bytes, &[], "What the bodies of all requests hold of ingress.body_budget."),
+    gauge(
+        CONNECTIONS,
+        Unit::Count,
+        &["listener"],
+        "Connections that are open: at webhooks at most ingress.max_connections.",
+    ),
+    counter(
+        CONNECTIONS_CUT,
+        &["listener", "reason"],
+        "Connections that were ended because their headers came too slowly (slow-headers), were too many or too large (headers-too-large) or no HTTP (malformed), or because their answers weren't taken (stalled).",
+    ),
     seconds(PUBLISH_SECONDS, &[], "How long it took until the broker had confirmed a delivery."),
     counter(PUBLISH_FAILURES, &["reason"], "Publishes that the broker didn't confirm."),
     counter(RECONNECTS, &["role"], "Times that the connection to the broker was rebuilt."),
@@ -127,6 +161,23 @@ pub const METRICS: &[Metric] = &[
         "From the receipt of the oldest change that was owed for an account to the platform's confirmation.",
     ),
     counter(EMBEDDED_COMMITS, &[], "Transactions of the embedded broker; publishes and acks share them."),
+    gauge(SPOOL_DELIVERIES, Unit::Count, &[], "Accepted deliveries that wait in the ingress's spool for RabbitMQ."),
+    gauge(SPOOL_BYTES, Unit::Bytes, &[], "How much of spool.max_bytes is taken."),
+    gauge(
+        SPOOL_OLDEST,
+        Unit::Seconds,
+        &[],
+        "How long ago the oldest delivery in the spool was received; 0 if it is empty.",
+    ),
+    gauge(
+        SPOOL_ASIDE,
+        Unit::Count,
+        &[],
+        "Accepted deliveries that the spool could not read, or that RabbitMQ refuses for good; they are kept.",
+    ),
+    counter(SPOOL_STORED, &[], "Deliveries that RabbitMQ did not take and that were made durable in the spool."),
+    counter(SPOOL_FORWARDED, &[], "Deliveries from the spool that RabbitMQ has confirmed."),
+    counter(SPOOL_REFUSED, &["reason"], "Deliveries that the spool could not take either, by reason."),
     counter(OUTCOMES, &["outcome"], "Deliveries by what became of them."),
     gauge(DUE_ACCOUNTS, Unit::Count, &[], "Accounts whose status is to be brought up to date now."),
     gauge(WAITING_ACCOUNTS, Unit::Count, &[], "Accounts that wait for their identity or their person."),
@@ -136,6 +187,12 @@ pub const METRICS: &[Metric] = &[
         Unit::Count,
         &[],
         "Accounts that a dry run would have changed; they are among those that wait.",
+    ),
+    gauge(
+        UNREADABLE_MESSAGES,
+        Unit::Count,
+        &[],
+        "Messages that aren't rollcall's or can't be read, each counted once; `rollcall deliveries unreadable` lists them.",
     ),
     gauge(
         OPEN_DELIVERIES,

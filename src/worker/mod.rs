@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::connections::Connections;
 pub use self::read::{Reader, WorkerSource};
 
+use crate::backoff::Backoff;
 use crate::broker::{AckTag, Consumer, Lane, Message, Payload, SharedBroker};
 use crate::delivery::Delivery;
 use crate::ledger::record::{Entry, Reading, Record};
@@ -25,10 +26,9 @@ use crate::reconcile::Reconciler;
 /// How many messages are recorded in one transaction at the most.
 const BATCH: usize = 256;
 /// After so many tries that never finished a message is parked.
-const TRIES: i64 = 3;
+pub const TRIES: i64 = 3;
 /// How long to wait for the ledger between tries.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const AGAIN: Backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(5) };
 
 /// Consumes deliveries and records them.
 #[derive(Debug)]
@@ -70,23 +70,34 @@ impl Worker {
         batch: Vec<Message>,
         token: &CancellationToken,
     ) -> Result<(), Ending> {
-        let mut records = Vec::with_capacity(batch.len());
-        let mut tags: Vec<AckTag> = Vec::with_capacity(batch.len());
+        let mut together = Together::default();
         for message in batch {
             if let (true, Payload::Delivery(delivery)) = (message.redelivered, &message.payload) {
-                // What came before it is recorded first, so that it really is alone.
-                self.record(&mut records, token).await?;
-                self.alone(delivery, message.lane, token).await?;
+                // What came before it is recorded and acked first, so that it really is alone.
+                self.settle(consumer, &mut together, token).await?;
+                self.alone(consumer, delivery, message.lane, message.tag, token).await?;
             } else {
-                records.push(self.understand(message.payload, message.lane));
+                together.add(self.understand(message.payload, message.lane), message.tag);
             }
-            tags.push(message.tag);
         }
-        self.record(&mut records, token).await?;
-        let late = consumer.ack(&tags).await;
-        if late > 0 {
-            tracing::debug!(late, "acks came after their session; those messages come again, and change nothing");
+        self.settle(consumer, &mut together, token).await
+    }
+
+    /// Records what has come together, and acks what is recorded.
+    async fn settle(
+        &self,
+        consumer: &mut dyn Consumer,
+        together: &mut Together,
+        token: &CancellationToken,
+    ) -> Result<(), Ending> {
+        self.record(together, token).await?;
+        if !together.tags.is_empty() {
+            let late = consumer.ack(&together.tags).await;
+            if late > 0 {
+                tracing::debug!(late, "acks came after their session; those messages come again, and change nothing");
+            }
         }
+        together.tags.clear();
         Ok(())
     }
 
@@ -107,52 +118,87 @@ impl Worker {
         }
     }
 
-    /// Records what has come together, however long the ledger takes.
-    async fn record(&self, records: &mut Vec<Record>, token: &CancellationToken) -> Result<(), Ending> {
-        if records.is_empty() {
+    /// Records what has come together, however long the ledger takes. What can't be recorded in any way loses its tag.
+    async fn record(&self, together: &mut Together, token: &CancellationToken) -> Result<(), Ending> {
+        if together.records.is_empty() {
             return Ok(());
         }
-        let due = match self.persist(token, || self.ledger.record(records)).await? {
+        let records = std::mem::take(&mut together.records);
+        let due = match self.record_all(&records, token).await? {
             Ok(due) => due,
             Err(error) => {
                 // Something in the batch can't be recorded at all: find out what, and let the others through.
                 tracing::error!(%error, messages = records.len(), "a batch can't be recorded; trying its messages one by one");
                 let mut due = false;
-                for record in records.iter() {
-                    due |= self.record_one(record, token).await?;
+                let mut recorded = Vec::with_capacity(records.len());
+                for (record, tag) in records.into_iter().zip(std::mem::take(&mut together.tags)) {
+                    if let Some(now_due) = self.record_somehow(record, token).await? {
+                        due |= now_due;
+                        recorded.push(tag);
+                    }
                 }
+                together.tags = recorded;
                 due
             }
         };
-        records.clear();
         if due {
             self.reconciler.wake();
         }
         Ok(())
     }
 
-    async fn record_one(&self, record: &Record, token: &CancellationToken) -> Result<bool, Ending> {
-        match self.persist(token, || self.ledger.record(std::slice::from_ref(record))).await? {
-            Ok(due) => Ok(due),
-            Err(error) => {
-                let parked = match record {
-                    Record::Delivery(entry) => Record::Delivery(Box::new(Entry {
-                        reading: Reading::Parked(format!("it can't be recorded as what it means: {error}")),
-                        ..(**entry).clone()
-                    })),
-                    other => other.clone(),
-                };
-                if let Err(error) = self.persist(token, || self.ledger.record(std::slice::from_ref(&parked))).await? {
-                    tracing::error!(%error, "a message can't be recorded at all; it stays in the broker");
-                    return Err(Ending);
+    /// Records messages in one transaction; in smaller ones if the database is too slow for so many in the time that it
+    /// is waited for. Returns whether an account became due.
+    async fn record_all(
+        &self,
+        records: &[Record],
+        token: &CancellationToken,
+    ) -> Result<Result<bool, LedgerError>, Ending> {
+        let (mut rest, mut size, mut due) = (records, records.len(), false);
+        while !rest.is_empty() {
+            let (part, later) = rest.split_at(size.min(rest.len()));
+            let again = |error: &LedgerError| {
+                error.is_transient() && !(matches!(error, LedgerError::Silent { .. }) && size > 1)
+            };
+            match self.persist_while(token, again, || self.ledger.record(part)).await? {
+                Ok(now_due) => (rest, due) = (later, due | now_due),
+                Err(error @ LedgerError::Silent { .. }) => {
+                    size = part.len().div_ceil(2);
+                    tracing::error!(%error, size, "the ledger doesn't take deliveries; trying fewer at a time");
                 }
-                Ok(false)
+                Err(error) => return Ok(Err(error)),
             }
         }
+        Ok(Ok(due))
+    }
+
+    /// Records a message as what it means; if the ledger can't take that, as a parked delivery, or as bytes that can't be
+    /// read. None if it takes none of them: then it stays in the broker, and nobody else waits for it.
+    async fn record_somehow(&self, record: Record, token: &CancellationToken) -> Result<Option<bool>, Ending> {
+        let mut next = Some(record);
+        while let Some(record) = next {
+            match self.persist(token, || self.ledger.record(std::slice::from_ref(&record))).await? {
+                Ok(due) => return Ok(Some(due)),
+                Err(error) => {
+                    next = lesser(record, &error);
+                    if next.is_none() {
+                        tracing::error!(%error, "a message can't be recorded in any way; it stays in the broker");
+                    }
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Records a message that was handed out before.
-    async fn alone(&self, delivery: &Delivery, lane: Lane, token: &CancellationToken) -> Result<(), Ending> {
+    async fn alone(
+        &self,
+        consumer: &mut dyn Consumer,
+        delivery: &Delivery,
+        lane: Lane,
+        tag: AckTag,
+        token: &CancellationToken,
+    ) -> Result<(), Ending> {
         let tries = match self.persist(token, || self.ledger.begin_delivery(delivery)).await? {
             Ok(tries) => tries,
             Err(error) => {
@@ -161,15 +207,21 @@ impl Worker {
             }
         };
         let record = if tries >= TRIES {
+            tracing::error!(
+                source = %delivery.source, id = %delivery.id, tries,
+                "a delivery was begun again and again and never finished; it is parked"
+            );
             entry(delivery.clone(), Reading::Parked(format!("it was begun {tries} times and never finished")))
         } else {
             self.understand(Payload::Delivery(delivery.clone()), lane)
         };
-        self.record(&mut vec![record], token).await?;
+        let mut together = Together::default();
+        together.add(record, tag);
+        self.record(&mut together, token).await?;
         if let Err(error) = self.persist(token, || self.ledger.finish_delivery(delivery)).await? {
             tracing::warn!(%error, "the tries of a recorded message can't be forgotten");
         }
-        Ok(())
+        self.settle(consumer, &mut together, token).await
     }
 
     /// Does something with the ledger until it is done or can't be: while the ledger is down it waits.
@@ -181,15 +233,28 @@ impl Worker {
     where
         F: Future<Output = Result<T, LedgerError>>,
     {
-        let mut pause = FIRST_PAUSE;
+        self.persist_while(token, LedgerError::is_transient, work).await
+    }
+
+    async fn persist_while<T, F>(
+        &self,
+        token: &CancellationToken,
+        again: impl Fn(&LedgerError) -> bool,
+        work: impl Fn() -> F,
+    ) -> Result<Result<T, LedgerError>, Ending>
+    where
+        F: Future<Output = Result<T, LedgerError>>,
+    {
+        let mut attempt = 0;
         loop {
-            match work().await {
-                Err(error) if error.is_transient() => {
+            match self.ledger.in_time(work()).await {
+                Err(error) if again(&error) => {
                     tracing::error!(%error, "the ledger doesn't take deliveries; consumption pauses");
+                    let pause = AGAIN.pause(attempt, fastrand::f64());
                     if token.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                         return Err(Ending);
                     }
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    attempt += 1;
                 }
                 done => return Ok(done),
             }
@@ -197,6 +262,39 @@ impl Worker {
     }
 }
 
+/// Records that go into one transaction, and the tags to ack when it is committed.
+#[derive(Default)]
+struct Together {
+    records: Vec<Record>,
+    tags: Vec<AckTag>,
+}
+
+impl Together {
+    fn add(&mut self, record: Record, tag: AckTag) {
+        self.records.push(record);
+        self.tags.push(tag);
+    }
+}
+
+/// What else a message can be recorded as that the ledger refused.
+fn lesser(refused: Record, error: &LedgerError) -> Option<Record> {
+    let Record::Delivery(refused) = refused else { return None };
+    Some(match &refused.reading {
+        Reading::Parked(_) => Record::Unreadable {
+            id: Some(refused.delivery.id.to_string()),
+            why: format!("a delivery of source {} can't be recorded: {error}", refused.delivery.source),
+            body: refused.delivery.body,
+        },
+        _ => {
+            let why = format!("it can't be recorded as what it means: {error}");
+            Record::Delivery(Box::new(Entry { reading: Reading::Parked(why), ..*refused }))
+        }
+    })
+}
+
 fn entry(delivery: Delivery, reading: Reading) -> Record {
     Record::Delivery(Box::new(Entry { delivery, reading, approved: false }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -59,7 +59,7 @@ impl Reader {
                 let told = !meaning.changes.is_empty();
                 let (changes, foreign) = source.place(meaning.changes);
                 match (changes.is_empty(), foreign) {
-                    (false, _) => Reading::Told { changes, note: meaning.note, at: meaning.at },
+                    (false, _) => Reading::Told { changes, note: meaning.note, when: meaning.when },
                     (true, Some(foreign)) if told => Reading::Ignored(foreign),
                     (true, _) => Reading::Ignored(meaning.note.unwrap_or_else(|| "nothing about access".to_owned())),
                 }

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rollcall::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind};
+use rollcall::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind, When};
 use rollcall::delivery::{Delivery, Encoding, SecretName, Stamp, Timestamp};
 use rollcall::ledger::Ledger;
 use rollcall::ledger::record::{Entry, Placed, Reading, Record};
@@ -240,7 +240,7 @@ impl Site {
             replay: None,
             body: Bytes::from(format!(r#"{{"of":{},"filling":"{filling}"}}"#, self.sequence)),
         };
-        let reading = Reading::Told { changes: vec![placed], note: None, at: None };
+        let reading = Reading::Told { changes: vec![placed], note: None, when: When::default() };
         Record::Delivery(Box::new(Entry { delivery, reading, approved: false }))
     }
 

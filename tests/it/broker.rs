@@ -3,6 +3,7 @@
 mod contract;
 mod embedded;
 mod rabbitmq;
+mod spool;
 
 use bytes::Bytes;
 use rollcall::broker::{Consumer, Lane, Message, Payload};

@@ -5,6 +5,7 @@
 mod broker;
 mod check;
 mod docs;
+#[expect(dead_code, reason = "the chaos harness uses what these tests do not")]
 mod harness;
 mod replay;
 mod serve;

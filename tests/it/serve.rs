@@ -3,12 +3,15 @@
 mod drata;
 mod dry_run;
 mod ending;
+mod limits;
 mod missing;
 mod outage;
+mod poison;
 mod postgresql;
 mod providers;
 mod roles;
 mod several;
+mod spool;
 mod startup;
 mod status;
 mod waiting;

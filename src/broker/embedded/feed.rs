@@ -17,13 +17,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::store::HandedOut;
 use super::writer::Command;
-use super::{Condition, Settings, store};
+use super::{Condition, MOST_HELD, Settings, store};
 use crate::broker::{AckTag, Consumer, Lane, Message, Payload};
 
 /// How often to look whether another process has published.
 const LOOK: Duration = Duration::from_secs(1);
 /// How many messages to read at a time.
 const READ: usize = 256;
+/// How many bytes of bodies to read at a time; the last of them may go over it.
+pub(super) const ENOUGH: usize = 16 * 1024 * 1024;
 /// How far ahead "handed out" is written.
 const AHEAD: i64 = 256;
 
@@ -46,8 +48,10 @@ struct FeedState {
     /// Counts how often the cursor went back, so that a read from before that is thrown away.
     rewinds: u64,
     ready: VecDeque<(i64, Payload)>,
-    /// Handed out: the session that holds it, or none if it is acked and only waits to be deleted.
-    out: BTreeMap<i64, Option<u64>>,
+    /// Handed out.
+    out: BTreeMap<i64, Out>,
+    /// The bytes of all that is ready, or handed out and not acked.
+    bytes: usize,
     /// The highest id that may have been handed out.
     handed_out: i64,
     /// The same, as far as it is on disk.
@@ -55,6 +59,14 @@ struct FeedState {
     /// The sessions, with how many messages each may hold and holds.
     sessions: BTreeMap<u64, Session>,
     next_session: u64,
+}
+
+/// A message that was handed out.
+#[derive(Debug)]
+struct Out {
+    /// The session that holds it, or none if it is acked and only waits to be deleted.
+    holder: Option<u64>,
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -73,6 +85,7 @@ impl Feed {
             out: BTreeMap::new(),
             handed_out: handed_out.existing,
             handed_out_on_disk: handed_out.written,
+            bytes: 0,
             sessions: BTreeMap::new(),
             next_session: 1,
         };
@@ -110,15 +123,16 @@ impl Feed {
         let mut state = self.lock();
         state.sessions.remove(&session);
         let back: Vec<i64> =
-            state.out.iter().filter(|(_, holder)| **holder == Some(session)).map(|(id, _)| *id).collect();
+            state.out.iter().filter(|(_, out)| out.holder == Some(session)).map(|(id, _)| *id).collect();
         if let Some(first) = back.first() {
             // What is ready comes after it and is read again too, so that the order stays that of publishing.
             let first = state.ready.front().map_or(*first, |(ready, _)| (*first).min(*ready));
             state.cursor = first - 1;
             state.rewinds += 1;
+            state.bytes -= state.ready.iter().map(|(_, payload)| payload.len()).sum::<usize>();
             state.ready.clear();
             for id in back {
-                state.out.remove(&id);
+                state.bytes -= state.out.remove(&id).map_or(0, |out| out.bytes);
             }
         }
         self.look.notify_one();
@@ -130,7 +144,7 @@ impl Feed {
         let holder = state.sessions.get_mut(&session).filter(|holder| holder.holds < holder.prefetch)?;
         let (id, payload) = state.ready.pop_front()?;
         holder.holds += 1;
-        state.out.insert(id, Some(session));
+        state.out.insert(id, Out { holder: Some(session), bytes: payload.len() });
         let redelivered = id <= state.handed_out;
         state.handed_out = state.handed_out.max(id);
         if state.ready.is_empty() {
@@ -141,14 +155,15 @@ impl Feed {
     }
 
     /// Takes the messages of `tags` that the session holds out of its hands, and returns their ids.
-    fn done(&self, session: u64, tags: &[AckTag]) -> Vec<i64> {
+    pub(super) fn done(&self, session: u64, tags: &[AckTag]) -> Vec<i64> {
         let mut state = self.lock();
         let state = &mut *state;
         let mut done = Vec::with_capacity(tags.len());
         for tag in tags.iter().filter(|tag| tag.session == session && tag.lane == self.lane) {
             let Ok(id) = i64::try_from(tag.number) else { continue };
-            if let Some(holder) = state.out.get_mut(&id).filter(|holder| **holder == Some(session)) {
-                *holder = None;
+            if let Some(out) = state.out.get_mut(&id).filter(|out| out.holder == Some(session)) {
+                out.holder = None;
+                state.bytes -= out.bytes;
                 done.push(id);
             }
         }
@@ -167,7 +182,7 @@ impl Feed {
         let state = self.lock();
         let room: usize = state.sessions.values().map(|session| session.prefetch - session.holds).sum();
         let wanted = room.saturating_sub(state.ready.len()).min(READ);
-        (wanted > 0).then_some((state.cursor, wanted, state.rewinds))
+        (wanted > 0 && state.bytes < MOST_HELD).then_some((state.cursor, wanted, state.rewinds))
     }
 
     /// Up to which id "handed out" has to be written before a message of that id may be.
@@ -188,6 +203,7 @@ impl Feed {
         for (id, payload) in messages {
             state.cursor = id;
             if !state.out.contains_key(&id) {
+                state.bytes += payload.len();
                 state.ready.push_back((id, payload));
             }
         }
@@ -219,7 +235,8 @@ pub(super) async fn run(
         if filled.is_err() {
             reader.connection = None;
         }
-        let why = |error| format!("the embedded broker can't read {}: {error}", reader.settings.file.display());
+        let Settings { name, file, .. } = &reader.settings;
+        let why = |error| format!("{name} can't read {}: {error}", file.display());
         condition.note(filled.err().map(why));
     }
 }
@@ -248,7 +265,9 @@ impl Reader {
         while let Some((cursor, wanted, rewinds)) = feed.wanted() {
             let messages = store::read(connection, cursor, i64::try_from(wanted).unwrap_or(i64::MAX)).await?;
             let Some((last, _)) = messages.last() else { return Ok(()) };
-            if let Some(up_to) = feed.to_write_ahead(*last) {
+            if self.settings.marks_redelivered
+                && let Some(up_to) = feed.to_write_ahead(*last)
+            {
                 let (written, is_written) = oneshot::channel();
                 if commands.send(Command::HandOut(up_to, written)).is_err() || is_written.await.is_err() {
                     return Ok(());

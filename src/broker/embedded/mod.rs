@@ -15,16 +15,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::Connection as _;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::feed::{EmbeddedConsumer, Feed, Share};
-use self::store::Item;
+pub(super) use self::store::Row as Stored;
 use self::writer::{Command, Commits};
-use crate::broker::{Broker, Consumer, Health, Lane, PublishError, State, fail};
+use crate::broker::{AckTag, Broker, Consumer, Health, Item, Lane, PublishError, State, fail};
 use crate::delivery::{Checkpoint, Delivery, Timestamp};
 use crate::shutdown::Tasks;
+
+/// How many bytes of bodies are in memory at the most, of messages that are ready or handed out: a few large ones, and not
+/// all of them. One message is always let through.
+pub const MOST_HELD: usize = 64 * 1024 * 1024;
 
 /// How long closing may take.
 const CLOSE: Duration = Duration::from_secs(5);
@@ -34,6 +39,8 @@ const REPLAY_PREFETCH: u16 = 64;
 /// Where the queue is kept.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// What it is called in logs and errors.
+    pub name: &'static str,
     /// The SQLite file. It and its folder are created if need be.
     pub file: PathBuf,
     /// The file for replays; without one they are published as work.
@@ -42,6 +49,8 @@ pub struct Settings {
     pub max_message: usize,
     /// How long to wait for another process that is writing to the file.
     pub busy_timeout: Duration,
+    /// Whether a message that may have been handed out before a crash is marked so. It takes a write ahead.
+    pub marks_redelivered: bool,
 }
 
 impl Settings {
@@ -50,10 +59,12 @@ impl Settings {
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         let folder = folder.into();
         Self {
+            name: "the embedded broker",
             file: folder.join("queue.db"),
             replays: Some(folder.join("replays.db")),
             max_message: 16 * 1024 * 1024,
             busy_timeout: Duration::from_secs(5),
+            marks_redelivered: true,
         }
     }
 }
@@ -80,6 +91,7 @@ pub struct Embedded {
 /// One file, and the tasks that write and read it.
 #[derive(Debug)]
 struct Queue {
+    settings: Settings,
     commands: mpsc::UnboundedSender<Command>,
     feed: Arc<Feed>,
     writing: Condition,
@@ -104,15 +116,40 @@ impl Queue {
 
         let (commands, receiver) = mpsc::unbounded_channel();
         let feed = Arc::new(Feed::new(lane, handed_out, ready.clone()));
-        let (writing, reading) = (Condition::default(), Condition::default());
+        let (writing, reading) = (Condition::new(settings.name), Condition::new(settings.name));
         let commits = Commits::default();
         tasks.spawn(writer::run(
             writer::Writer::new(settings.clone(), connection, feed.clone(), writing.clone(), commits.clone()),
             receiver,
             closing.clone(),
         ));
-        tasks.spawn(feed::run(feed.clone(), settings, commands.clone(), reading.clone(), closing.clone()));
-        Ok(Self { commands, feed, writing, reading, commits })
+        tasks.spawn(feed::run(feed.clone(), settings.clone(), commands.clone(), reading.clone(), closing.clone()));
+        Ok(Self { settings, commands, feed, writing, reading, commits })
+    }
+
+    /// Tells of every message that is stored, in order.
+    async fn each(&self, tell: impl FnMut(Stored)) -> Result<(), OpenError> {
+        let failed = |error: sqlx::Error| OpenError { file: self.settings.file.clone(), why: error.to_string() };
+        let mut connection = store::connect(&self.settings.file, self.settings.busy_timeout).await.map_err(failed)?;
+        store::each(&mut connection, tell).await.map_err(failed)?;
+        connection.close().await.map_err(failed)
+    }
+
+    /// Puts what was set aside back into its places. Only before anybody consumes.
+    async fn put_back(&self) -> Result<u64, OpenError> {
+        let failed = |error: sqlx::Error| OpenError { file: self.settings.file.clone(), why: error.to_string() };
+        let mut connection = store::connect(&self.settings.file, self.settings.busy_timeout).await.map_err(failed)?;
+        let back = store::put_back(&mut connection).await.map_err(failed)?;
+        connection.close().await.map_err(failed)?;
+        Ok(back)
+    }
+
+    /// Takes a message that was handed out from the queue and keeps it apart, until it is put back.
+    fn set_aside(&self, tag: AckTag, why: &str) {
+        for id in self.feed.done(tag.session, &[tag]) {
+            // Once the queue is closed, it stays where it is, and is set aside another time.
+            let _ = self.commands.send(Command::Aside(id, why.to_owned()));
+        }
     }
 
     async fn write(&self, item: Item) -> Result<(), PublishError> {
@@ -155,6 +192,21 @@ impl Embedded {
     #[must_use]
     pub fn commits(&self) -> u64 {
         self.work.commits.count()
+    }
+
+    /// Tells of every message that is stored as work, in order.
+    pub(super) async fn each(&self, tell: impl FnMut(Stored)) -> Result<(), OpenError> {
+        self.work.each(tell).await
+    }
+
+    /// Puts what was set aside back into its places. Only before anybody consumes.
+    pub(super) async fn put_back(&self) -> Result<u64, OpenError> {
+        self.work.put_back().await
+    }
+
+    /// Takes a message that was handed out from the queue and keeps it apart, until it is put back.
+    pub(super) fn set_aside(&self, tag: AckTag, why: &str) {
+        self.work.set_aside(tag, why);
     }
 }
 
@@ -204,27 +256,29 @@ impl Broker for Embedded {
 
 /// Whether one side of the file works, as its task last saw it.
 #[derive(Clone, Debug)]
-struct Condition(Arc<Mutex<Health>>);
-
-impl Default for Condition {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new(Health { state: State::Ok, reason: None, since: Timestamp::now() })))
-    }
+struct Condition {
+    name: &'static str,
+    health: Arc<Mutex<Health>>,
 }
 
 impl Condition {
+    fn new(name: &'static str) -> Self {
+        let health = Health { state: State::Ok, reason: None, since: Timestamp::now() };
+        Self { name, health: Arc::new(Mutex::new(health)) }
+    }
+
     fn health(&self) -> Health {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes what is wrong, or that nothing is, and says so once.
     fn note(&self, trouble: Option<String>) {
-        let mut health = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         if health.reason == trouble {
             return;
         }
         match &trouble {
-            None => tracing::info!("the embedded broker works again"),
+            None => tracing::info!("{} works again", self.name),
             Some(reason) => tracing::warn!("{reason}"),
         }
         let state = if trouble.is_some() { State::Down } else { State::Ok };

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous};
-use sqlx::{ConnectOptions, Row};
+use sqlx::{ConnectOptions, Connection, Row as _};
 
-use crate::broker::Payload;
-use crate::broker::envelope::Envelope;
-use crate::delivery::{Checkpoint, Delivery};
+use super::feed::ENOUGH;
+use crate::broker::envelope::{Envelope, unreadable};
+use crate::broker::{Item, Payload};
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS message (
@@ -36,13 +36,35 @@ CREATE TABLE IF NOT EXISTS handed_out (
     up_to    INTEGER NOT NULL
 );
 INSERT OR IGNORE INTO handed_out (only_row, up_to) VALUES (1, 0);
+CREATE TABLE IF NOT EXISTS aside (
+    id           INTEGER PRIMARY KEY,
+    kind         TEXT,
+    delivery_id  TEXT,
+    content_type TEXT,
+    source       TEXT,
+    provider     TEXT,
+    event        TEXT,
+    received_at  INTEGER,
+    secret       TEXT,
+    run          TEXT,
+    sequence     INTEGER,
+    replay       TEXT,
+    version      INTEGER,
+    body         BLOB,
+    why          TEXT NOT NULL
+);
 ";
 
-/// Something to publish.
-#[derive(Debug)]
-pub(super) enum Item {
-    Delivery(Delivery),
-    Checkpoint(Checkpoint),
+/// What is stored of a message, for those who only count. A value that can't be read is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::broker) struct Row {
+    pub(in crate::broker) kind: String,
+    pub(in crate::broker) source: Option<String>,
+    pub(in crate::broker) run: Option<String>,
+    pub(in crate::broker) sequence: Option<i64>,
+    pub(in crate::broker) received_at: Option<i64>,
+    /// The body's length in bytes.
+    pub(in crate::broker) length: i64,
 }
 
 /// Creates the folder and the file, which others may not read: bodies are other people's data.
@@ -61,6 +83,8 @@ pub(super) async fn connect(file: &Path, busy_timeout: Duration) -> sqlx::Result
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(busy_timeout)
         .disable_statement_logging()
+        // Rows are read ahead of whoever takes them, and a row may be a large body.
+        .row_buffer_size(4)
         .connect()
         .await
 }
@@ -90,7 +114,7 @@ pub(super) async fn prepare(connection: &mut SqliteConnection) -> sqlx::Result<H
 pub(super) async fn insert(connection: &mut SqliteConnection, item: &Item) -> sqlx::Result<()> {
     let (envelope, body) = match item {
         Item::Delivery(delivery) => (Envelope::of_delivery(delivery), delivery.body.clone()),
-        Item::Checkpoint(checkpoint) => (Envelope::of_checkpoint(checkpoint), Envelope::voids(checkpoint)),
+        Item::Checkpoint(checkpoint) => (Envelope::of_checkpoint(checkpoint), Envelope::settled(checkpoint)),
     };
     sqlx::query(
         "INSERT INTO message (kind, delivery_id, content_type, source, provider, event, received_at, secret, run, \
@@ -135,7 +159,6 @@ pub(super) async fn read(
     cursor: i64,
     limit: i64,
 ) -> sqlx::Result<Vec<(i64, Payload)>> {
-    const ENOUGH: usize = 32 * 1024 * 1024;
     let mut rows = sqlx::query("SELECT * FROM message WHERE id > $1 ORDER BY id LIMIT $2")
         .bind(cursor)
         .bind(limit)
@@ -144,11 +167,59 @@ pub(super) async fn read(
     while bytes < ENOUGH
         && let Some(row) = rows.try_next().await?
     {
-        let body: Vec<u8> = row.try_get("body")?;
+        let body: Vec<u8> = row.try_get("body").unwrap_or_default();
         bytes += body.len();
-        messages.push((row.try_get("id")?, envelope(&row)?.open(body.into())));
+        // A row whose values are of other types than we write must not keep those behind it from being read.
+        let payload = match envelope(&row) {
+            Ok(envelope) => envelope.open(body.into()),
+            Err(error) => unreadable(None, format!("its row can't be read: {error}"), body.into()),
+        };
+        messages.push((row.try_get("id")?, payload));
     }
     Ok(messages)
+}
+
+/// Tells of every message, in order, without reading the bodies.
+pub(super) async fn each(connection: &mut SqliteConnection, mut tell: impl FnMut(Row)) -> sqlx::Result<()> {
+    let mut rows =
+        sqlx::query("SELECT kind, source, run, sequence, received_at, length(body) AS length FROM message ORDER BY id")
+            .fetch(connection);
+    while let Some(row) = rows.try_next().await? {
+        tell(Row {
+            kind: row.try_get("kind").unwrap_or_default(),
+            source: row.try_get("source").unwrap_or_default(),
+            run: row.try_get("run").unwrap_or_default(),
+            sequence: row.try_get("sequence").unwrap_or_default(),
+            received_at: row.try_get("received_at").unwrap_or_default(),
+            length: row.try_get("length").unwrap_or_default(),
+        });
+    }
+    Ok(())
+}
+
+/// Takes a message out of the queue and keeps it, with the reason.
+pub(super) async fn set_aside(connection: &mut SqliteConnection, id: i64, why: &str) -> sqlx::Result<()> {
+    sqlx::query("INSERT OR REPLACE INTO aside SELECT *, $2 FROM message WHERE id = $1")
+        .bind(id)
+        .bind(why)
+        .execute(&mut *connection)
+        .await?;
+    delete(connection, (id, id)).await
+}
+
+/// Puts what was set aside back into its places, so that it is tried once more. Returns how many messages that were.
+pub(super) async fn put_back(connection: &mut SqliteConnection) -> sqlx::Result<u64> {
+    let mut transaction = connection.begin().await?;
+    let back = sqlx::query(
+        "INSERT OR IGNORE INTO message SELECT id, coalesce(kind, ''), delivery_id, content_type, source, provider, \
+         event, received_at, secret, run, sequence, replay, version, coalesce(body, x'') FROM aside",
+    )
+    .execute(&mut *transaction)
+    .await?
+    .rows_affected();
+    sqlx::query("DELETE FROM aside").execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(back)
 }
 
 fn envelope(row: &SqliteRow) -> sqlx::Result<Envelope<'_>> {

@@ -3,7 +3,7 @@
 //! Nobody holds a batch back to make it larger; what comes while one is being committed is the next. Only acks by
 //! themselves wait a moment, since a lost one just means that its message comes again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,8 +16,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::feed::Feed;
-use super::store::{self, Item};
-use super::{Condition, Settings};
+use super::{Condition, Settings, store};
+use crate::broker::Item;
 
 /// How many publishes a transaction may have; more would only keep the first of them waiting.
 const BATCH: usize = 1000;
@@ -33,6 +33,8 @@ pub(super) enum Command {
     Publish(Item, oneshot::Sender<Result<(), String>>),
     /// These messages are done.
     Acked(Vec<i64>),
+    /// This message is kept apart from now on, for this reason.
+    Aside(i64, String),
     /// Messages up to this id are about to be handed out; say when that is on disk.
     HandOut(i64, oneshot::Sender<()>),
 }
@@ -50,6 +52,7 @@ impl Commits {
 /// The writer's connection, and what it hasn't written yet.
 #[derive(Debug)]
 pub(super) struct Writer {
+    name: &'static str,
     file: PathBuf,
     busy_timeout: Duration,
     connection: Option<SqliteConnection>,
@@ -58,6 +61,7 @@ pub(super) struct Writer {
     commits: Commits,
     publishes: Vec<(Item, oneshot::Sender<Result<(), String>>)>,
     acked: BTreeSet<i64>,
+    aside: BTreeMap<i64, String>,
     hand_outs: Vec<(i64, oneshot::Sender<()>)>,
 }
 
@@ -102,19 +106,20 @@ pub(super) async fn run(
     if let Some(connection) = writer.connection.take()
         && let Err(error) = connection.close().await
     {
-        tracing::warn!(%error, "the embedded broker's file wasn't closed cleanly");
+        tracing::warn!(%error, "the file of {} wasn't closed cleanly", writer.name);
     }
 }
 
 impl Writer {
     pub(super) fn new(
-        Settings { file, busy_timeout, .. }: Settings,
+        Settings { name, file, busy_timeout, .. }: Settings,
         connection: SqliteConnection,
         feed: Arc<Feed>,
         condition: Condition,
         commits: Commits,
     ) -> Self {
         Self {
+            name,
             file,
             busy_timeout,
             connection: Some(connection),
@@ -123,6 +128,7 @@ impl Writer {
             commits,
             publishes: Vec::new(),
             acked: BTreeSet::new(),
+            aside: BTreeMap::new(),
             hand_outs: Vec::new(),
         }
     }
@@ -131,6 +137,9 @@ impl Writer {
         match command {
             Command::Publish(item, answer) => self.publishes.push((item, answer)),
             Command::Acked(ids) => self.acked.extend(ids),
+            Command::Aside(id, why) => {
+                self.aside.insert(id, why);
+            }
             Command::HandOut(up_to, answer) => self.hand_outs.push((up_to, answer)),
         }
     }
@@ -140,7 +149,7 @@ impl Writer {
     }
 
     fn is_idle(&self) -> bool {
-        self.publishes.is_empty() && self.hand_outs.is_empty() && self.acked.is_empty()
+        self.publishes.is_empty() && self.hand_outs.is_empty() && self.acked.is_empty() && self.aside.is_empty()
     }
 
     /// Writes everything that was gathered. If it can't, publishes are told so; the rest is kept for another time.
@@ -152,6 +161,7 @@ impl Writer {
                 metrics::counter!("rollcall_broker_embedded_commits_total").increment(1);
                 self.condition.note(None);
                 self.feed.forget(&std::mem::take(&mut self.acked));
+                self.feed.forget(&std::mem::take(&mut self.aside).into_keys().collect());
                 if !publishes.is_empty() {
                     self.feed.published();
                 }
@@ -166,7 +176,7 @@ impl Writer {
             Err(error) => {
                 // After a failed write or fsync nobody knows what the connection's cache is worth.
                 self.connection = None;
-                let why = format!("the embedded broker can't write {}: {error}", self.file.display());
+                let why = format!("{} can't write {}: {error}", self.name, self.file.display());
                 self.condition.note(Some(why.clone()));
                 for (_, answer) in publishes {
                     let _ = answer.send(Err(why.clone()));
@@ -185,6 +195,9 @@ impl Writer {
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         for (item, _) in publishes {
             store::insert(&mut transaction, item).await?;
+        }
+        for (id, why) in &self.aside {
+            store::set_aside(&mut transaction, *id, why).await?;
         }
         for range in ranges(&self.acked) {
             store::delete(&mut transaction, range).await?;

@@ -10,11 +10,12 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use lapin::{Connection, ConnectionProperties, Event};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::topology;
+use crate::broker::pause::pause;
 use crate::broker::{Health, State};
 use crate::delivery::Timestamp;
 use crate::shutdown::Tasks;
@@ -23,8 +24,6 @@ use crate::shutdown::Tasks;
 const ATTEMPT: Duration = Duration::from_secs(10);
 /// How long a connection may take to close.
 const CLOSE: Duration = Duration::from_secs(2);
-/// The first pause between attempts, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 /// How long to wait before the topology is declared again. RabbitMQ 3.10 doesn't cancel the consumers of a queue that is
 /// deleted and declared again within milliseconds; they hang.
 const REPAIR: Duration = Duration::from_secs(1);
@@ -212,11 +211,11 @@ impl<R: Role> Supervisor<R> {
         while !closing.is_cancelled() {
             let ending = Ending::default();
             let built = tokio::select! {
-                built = timeout(ATTEMPT, self.build(&ending)) => built,
+                built = self.build(&ending) => built,
                 () = closing.cancelled() => break,
             };
             match built {
-                Ok(Ok((connection, session))) => {
+                Ok((connection, session)) => {
                     let began = Instant::now();
                     // Channels that are dropped close themselves, which must not run into the closing of the connection.
                     let _kept = session.clone();
@@ -229,12 +228,9 @@ impl<R: Role> Supervisor<R> {
                     if !closing.is_cancelled() {
                         self.stand(Standing::Down(ending.reason()));
                     }
-                    let _ = timeout(CLOSE, connection.close(200, "OK".into())).await;
+                    close(&connection).await;
                 }
-                Ok(Err(reason)) => self.stand(Standing::Down(reason)),
-                Err(_) => {
-                    self.stand(Standing::Down(format!("RabbitMQ didn't answer within {} seconds", ATTEMPT.as_secs())));
-                }
+                Err(reason) => self.stand(Standing::Down(reason)),
             }
             tokio::select! {
                 () = sleep(pause(attempt)) => attempt += 1,
@@ -249,12 +245,26 @@ impl<R: Role> Supervisor<R> {
             .with_connection_name(format!("rollcall {}", R::NAME).into())
             .with_client_property("product".into(), "rollcall".into())
             .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
-        let connection = Connection::connect_uri(self.shared.uri.clone(), properties)
+        let deadline = Instant::now() + ATTEMPT;
+        let late = |_| format!("RabbitMQ didn't answer within {} seconds", ATTEMPT.as_secs());
+        let connection = timeout_at(deadline, Connection::connect_uri(self.shared.uri.clone(), properties))
             .await
+            .map_err(late)?
             .map_err(|error| format!("can't connect to RabbitMQ: {}", topology::explain(&error)))?;
-        topology::establish(&connection, &self.shared).await?;
-        let session = self.role.build(&connection, ending).await;
-        Ok((connection, Arc::new(session.map_err(|error| topology::explain(&error))?)))
+        match timeout_at(deadline, self.furnish(&connection, ending)).await.map_err(late).flatten() {
+            Ok(session) => Ok((connection, Arc::new(session))),
+            Err(reason) => {
+                // Dropping it isn't enough: a consumer that is half begun keeps it open, and the broker hands out
+                // messages to it that nobody ever sees.
+                close(&connection).await;
+                Err(reason)
+            }
+        }
+    }
+
+    async fn furnish(&self, connection: &Connection, ending: &Ending) -> Result<R::Session, String> {
+        topology::establish(connection, &self.shared).await?;
+        self.role.build(connection, ending).await.map_err(|error| topology::explain(&error))
     }
 
     /// Watches a session until it is over.
@@ -318,26 +328,14 @@ impl<R: Role> Supervisor<R> {
     }
 }
 
-/// Doubles with each attempt, with up to half taken off at random so that a fleet doesn't come back as one.
-fn pause(attempt: u32) -> Duration {
-    let (first, longest) = PAUSES;
-    let pause = first.saturating_mul(2_u32.saturating_pow(attempt)).min(longest);
-    pause.mul_f64(1.0 - fastrand::f64() / 2.0)
+/// Closes a connection, or leaves it to the broker to notice.
+async fn close(connection: &Connection) {
+    let _ = timeout(CLOSE, connection.close(200, "OK".into())).await;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pauses_grow_to_a_limit_and_differ() {
-        for attempt in 0..100 {
-            let pause = pause(attempt);
-            assert!(pause >= Duration::from_millis(100) && pause <= Duration::from_secs(10), "{attempt}: {pause:?}");
-        }
-        assert!(pause(0) <= Duration::from_millis(200));
-        assert!(pause(9) >= Duration::from_secs(5));
-    }
 
     #[test]
     fn the_first_reason_for_an_end_is_the_one_that_counts() {

@@ -36,7 +36,7 @@ use self::consume::RabbitMqConsumer;
 use self::link::Watch;
 use self::publish::Publisher;
 use self::topology::Names;
-use crate::broker::{Broker, Consumer, Health, PublishError, State};
+use crate::broker::{Broker, Consumer, Health, Item, PublishError, State};
 use crate::delivery::{Checkpoint, Delivery};
 use crate::shutdown::Tasks;
 
@@ -192,6 +192,14 @@ impl Broker for RabbitMq {
         self.publisher.checkpoint(checkpoint).await
     }
 
+    async fn publish_in_order(&self, items: &[&Item]) -> Vec<Result<(), PublishError>> {
+        self.publisher.publish_in_order(items).await
+    }
+
+    async fn fits(&self, delivery: &Delivery) -> Result<(), PublishError> {
+        self.publisher.fits(delivery).await
+    }
+
     async fn consume(&self, prefetch: u16) -> Box<dyn Consumer> {
         let consumer = RabbitMqConsumer::start(&self.shared, &self.tasks, &self.closing, prefetch);
         self.consumers.lock().unwrap_or_else(PoisonError::into_inner).push(consumer.watch());
@@ -207,6 +215,10 @@ impl Broker for RabbitMq {
             }
         }
         worst.unwrap_or_else(|| self.publisher.watch().health())
+    }
+
+    fn publishing(&self) -> Health {
+        self.publisher.watch().health()
     }
 
     async fn close(&self) {

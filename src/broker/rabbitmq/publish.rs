@@ -14,12 +14,13 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::compression::Encoded;
 use super::link::{Ending, Link, Role, Standing, Watch, supervise};
 use super::message::properties;
 use super::window::{self, Job, Outcome, Outgoing};
 use super::{Settings, Shared};
 use crate::broker::envelope::Envelope;
-use crate::broker::{PublishError, fail};
+use crate::broker::{Item, PublishError, fail};
 use crate::delivery::{Checkpoint, Delivery};
 use crate::shutdown::Tasks;
 
@@ -27,6 +28,10 @@ use crate::shutdown::Tasks;
 const IN_FLIGHT: usize = 512;
 /// How long to wait before a message that was refused or returned is published again.
 const AGAIN: Duration = Duration::from_millis(200);
+
+/// How long what is published in order may take to be confirmed: nobody waits for an answer, and a second copy of all of it
+/// would make a slow broker slower.
+const IN_ORDER: Duration = Duration::from_secs(10);
 
 /// The publishing side of RabbitMQ.
 #[derive(Debug)]
@@ -55,31 +60,97 @@ impl Publisher {
     /// seen it, and work doesn't wait for it.
     pub(super) async fn publish(&self, delivery: &Delivery) -> Result<(), PublishError> {
         let encoded = self.shared.settings.compression.encode(&delivery.body).await;
-        self.persist(encoded.body.len(), || {
-            let envelope = Envelope::of_delivery(delivery);
-            let names = &self.shared.names;
-            let (exchange, routing_key) = match delivery.replay {
-                None => (names.exchange.clone(), envelope.kind.as_ref().into()),
-                Some(_) => ("".into(), names.replays.clone()),
-            };
-            let mut properties = properties(&envelope);
-            if let Some(encoding) = encoded.encoding {
-                properties = properties.with_content_encoding(encoding.into());
-            }
-            Outgoing { exchange, routing_key, properties, body: encoded.body.clone() }
-        })
-        .await
+        self.persist(encoded.body.len(), || self.of_delivery(delivery, &encoded)).await
+    }
+
+    fn of_delivery(&self, delivery: &Delivery, encoded: &Encoded) -> Outgoing {
+        let envelope = Envelope::of_delivery(delivery);
+        let names = &self.shared.names;
+        let (exchange, routing_key) = match delivery.replay {
+            None => (names.exchange.clone(), envelope.kind.as_ref().into()),
+            Some(_) => ("".into(), names.replays.clone()),
+        };
+        let mut properties = properties(&envelope);
+        if let Some(encoding) = encoded.encoding {
+            properties = properties.with_content_encoding(encoding.into());
+        }
+        Outgoing { exchange, routing_key, properties, body: encoded.body.clone() }
+    }
+
+    fn of_checkpoint(&self, checkpoint: &Checkpoint) -> Outgoing {
+        Outgoing {
+            exchange: "".into(),
+            routing_key: self.shared.names.work.clone(),
+            properties: properties(&Envelope::of_checkpoint(checkpoint)),
+            body: Envelope::settled(checkpoint),
+        }
     }
 
     /// See [`crate::broker::Broker::checkpoint`].
     pub(super) async fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), PublishError> {
-        self.persist(0, || Outgoing {
-            exchange: "".into(),
-            routing_key: self.shared.names.work.clone(),
-            properties: properties(&Envelope::of_checkpoint(checkpoint)),
-            body: Envelope::voids(checkpoint),
-        })
-        .await
+        self.persist(0, || self.of_checkpoint(checkpoint)).await
+    }
+
+    /// See [`crate::broker::Broker::fits`].
+    pub(super) async fn fits(&self, delivery: &Delivery) -> Result<(), PublishError> {
+        // What is small enough as it is needn't be compressed to know.
+        if delivery.body.len() <= self.limit.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.measure(self.shared.settings.compression.encode(&delivery.body).await.body.len())
+    }
+
+    fn measure(&self, size: usize) -> Result<(), PublishError> {
+        let limit = self.limit.load(Ordering::Relaxed);
+        if size > limit { Err(fail("too_large", PublishError::TooLarge { size, limit })) } else { Ok(()) }
+    }
+
+    /// See [`crate::broker::Broker::publish_in_order`]: all on one channel, each once.
+    pub(super) async fn publish_in_order(&self, items: &[&Item]) -> Vec<Result<(), PublishError>> {
+        let began = Instant::now();
+        let mut messages = Vec::with_capacity(items.len());
+        for item in items {
+            messages.push(match item {
+                Item::Delivery(delivery) => {
+                    let encoded = self.shared.settings.compression.encode(&delivery.body).await;
+                    self.measure(encoded.body.len()).map(|()| self.of_delivery(delivery, &encoded))
+                }
+                Item::Checkpoint(checkpoint) => Ok(self.of_checkpoint(checkpoint)),
+            });
+        }
+        let Some(windows) = self.windows(began + self.shared.settings.publish_timeout).await else {
+            let reason = self.link.now().trouble().unwrap_or_else(|| Failure::NotConnected.to_string());
+            let failed = |message: Result<_, _>| message.and(Err(PublishError::Unavailable(reason.clone())));
+            return messages.into_iter().map(failed).collect();
+        };
+        // What one channel is given in order it stores in order.
+        let deadline = Instant::now() + IN_ORDER;
+        let mut begun = Vec::with_capacity(messages.len());
+        for message in messages {
+            begun.push(match message {
+                Ok(message) => Ok(timeout_at(deadline, self.begin(windows.first(), message)).await),
+                Err(too_large) => Err(too_large),
+            });
+        }
+        let mut published = Vec::with_capacity(begun.len());
+        for begun in begun {
+            let outcome = match begun {
+                Ok(Ok(Ok(answered))) => timeout_at(deadline, Self::outcome(answered)).await,
+                Ok(Ok(Err(failure))) => Ok(Err(failure)),
+                Ok(Err(elapsed)) => Err(elapsed),
+                Err(too_large) => {
+                    published.push(Err(too_large));
+                    continue;
+                }
+            };
+            published.push(outcome.unwrap_or(Err(Failure::NoConfirm)).map_err(|failure| {
+                if matches!(failure, Failure::Returned(_)) && self.shared.settings.declare {
+                    windows.ending.repair();
+                }
+                fail(failure.label(), failure.into())
+            }));
+        }
+        published
     }
 
     /// How the publishing connection is doing.
@@ -94,10 +165,7 @@ impl Publisher {
         let deadline = began + publish_timeout;
         let mut failure = Failure::NotConnected;
         loop {
-            let limit = self.limit.load(Ordering::Relaxed);
-            if size > limit {
-                return Err(fail("too_large", PublishError::TooLarge { size, limit }));
-            }
+            self.measure(size)?;
             let Some(windows) = self.windows(deadline).await else {
                 // What kept it from being tried again says more than how the last try ended.
                 let standing = self.link.now();
@@ -105,13 +173,14 @@ impl Publisher {
                 let reason = standing.trouble().unwrap_or_else(|| failure.to_string());
                 return Err(fail(label, PublishError::Unavailable(reason)));
             };
-            failure = match self.attempt(&windows, message(), deadline.min(Instant::now() + confirm_timeout)).await {
-                Ok(()) => {
-                    metrics::histogram!("rollcall_broker_publish_seconds").record(began.elapsed());
-                    return Ok(());
-                }
-                Err(failure) => failure,
-            };
+            failure =
+                match self.attempt(windows.next(), message(), deadline.min(Instant::now() + confirm_timeout)).await {
+                    Ok(()) => {
+                        metrics::histogram!("rollcall_broker_publish_seconds").record(began.elapsed());
+                        return Ok(());
+                    }
+                    Err(failure) => failure,
+                };
             if let Failure::Returned(_) = failure
                 && self.shared.settings.declare
             {
@@ -121,7 +190,7 @@ impl Publisher {
             match failure {
                 Failure::Returned(_) | Failure::Refused if again < deadline => sleep_until(again).await,
                 _ if Instant::now() < deadline => {}
-                _ => return Err(fail(failure.label(), PublishError::Unavailable(failure.to_string()))),
+                _ => return Err(fail(failure.label(), failure.into())),
             }
         }
     }
@@ -135,19 +204,34 @@ impl Publisher {
         timeout_at(deadline, self.link.session(|windows| !windows.ending.is_over())).await.ok().flatten()
     }
 
-    async fn attempt(&self, windows: &Windows, message: Outgoing, deadline: Instant) -> Result<(), Failure> {
-        let publishing = async {
-            let place = self.in_flight.clone().acquire_owned().await.map_err(|_| Failure::Lost)?;
-            let (answer, answered) = oneshot::channel();
-            windows.next().send(Job { message, answer, place }).map_err(|_| Failure::Lost)?;
-            match answered.await {
-                Ok(Outcome::Confirmed) => Ok(()),
-                Ok(Outcome::Returned(why)) => Err(Failure::Returned(why)),
-                Ok(Outcome::Refused) => Err(Failure::Refused),
-                Err(_) => Err(Failure::Lost),
-            }
-        };
+    async fn attempt(
+        &self,
+        window: &mpsc::UnboundedSender<Job>,
+        message: Outgoing,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let publishing = async { Self::outcome(self.begin(window, message).await?).await };
         timeout_at(deadline, publishing).await.unwrap_or(Err(Failure::NoConfirm))
+    }
+
+    async fn begin(
+        &self,
+        window: &mpsc::UnboundedSender<Job>,
+        message: Outgoing,
+    ) -> Result<oneshot::Receiver<Outcome>, Failure> {
+        let place = self.in_flight.clone().acquire_owned().await.map_err(|_| Failure::Lost)?;
+        let (answer, answered) = oneshot::channel();
+        window.send(Job { message, answer, place }).map_err(|_| Failure::Lost)?;
+        Ok(answered)
+    }
+
+    async fn outcome(answered: oneshot::Receiver<Outcome>) -> Result<(), Failure> {
+        match answered.await {
+            Ok(Outcome::Confirmed) => Ok(()),
+            Ok(Outcome::Returned(why)) => Err(Failure::Returned(why)),
+            Ok(Outcome::Refused) => Err(Failure::Refused),
+            Err(_) => Err(Failure::Lost),
+        }
     }
 }
 
@@ -178,6 +262,15 @@ impl Failure {
     }
 }
 
+impl From<Failure> for PublishError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Returned(_) => Self::Unroutable(failure.to_string()),
+            _ => Self::Unavailable(failure.to_string()),
+        }
+    }
+}
+
 /// The channels of one publishing connection.
 #[derive(Debug)]
 pub(super) struct Windows {
@@ -189,6 +282,11 @@ pub(super) struct Windows {
 }
 
 impl Windows {
+    /// The one for what is published in order.
+    fn first(&self) -> &mpsc::UnboundedSender<Job> {
+        &self.windows[0]
+    }
+
     fn next(&self) -> &mpsc::UnboundedSender<Job> {
         &self.windows[self.turn.fetch_add(1, Ordering::Relaxed) % self.windows.len()]
     }

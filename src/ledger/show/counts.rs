@@ -21,6 +21,8 @@ pub struct Counts {
     pub parked: i64,
     /// Statuses that only wait because of a dry run: they would be applied.
     pub would_apply: i64,
+    /// Messages that can't be read, each counted once however often it came.
+    pub unreadable: i64,
 }
 
 /// Deliveries of a source that aren't done.
@@ -55,7 +57,8 @@ impl Ledger {
             "SELECT (SELECT COUNT(*) FROM statuses WHERE due_at <= (SELECT now_us FROM clock)), \
              (SELECT COUNT(*) FROM statuses WHERE state = 'waiting'), \
              (SELECT COUNT(*) FROM statuses WHERE state = 'parked'), \
-             (SELECT COUNT(*) FROM statuses WHERE state = 'waiting' AND reason LIKE $1 || '%')",
+             (SELECT COUNT(*) FROM statuses WHERE state = 'waiting' AND reason LIKE $1 || '%'), \
+             (SELECT COUNT(*) FROM unreadable)",
         )
         .bind(DRY_RUN)
         .fetch_one(&self.read)
@@ -65,6 +68,7 @@ impl Ledger {
             waiting: row.try_get(1)?,
             parked: row.try_get(2)?,
             would_apply: row.try_get(3)?,
+            unreadable: row.try_get(4)?,
         })
     }
 

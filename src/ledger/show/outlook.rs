@@ -291,7 +291,8 @@ impl Ledger {
     pub async fn is_latest(&self, placed: &Placed, key: &ChangeKey) -> Result<bool, LedgerError> {
         let Change::Access { account, scope, .. } = &placed.change else { return Ok(true) };
         let latest = sqlx::query(
-            "SELECT changes.event_time, changes.received_at, changes.loss, changes.source, changes.delivery \
+            "SELECT changes.event_time, changes.received_at, changes.loss, changes.source, changes.delivery, changes.began, \
+             changes.step \
              FROM grants JOIN changes ON changes.id = grants.change JOIN accounts ON accounts.id = grants.account \
              JOIN scopes ON scopes.id = grants.scope WHERE accounts.provider = $1 AND accounts.host = $2 \
              AND accounts.stable = $3 AND scopes.provider = $1 AND scopes.host = $2 AND scopes.kind = $4 \

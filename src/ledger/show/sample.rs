@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind};
+use crate::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind, When};
 use crate::delivery::{Delivery, Encoding, SecretName, Stamp, Timestamp};
 use crate::ledger::Ledger;
+use crate::ledger::database::Database;
 use crate::ledger::record::{Entry, Placed, Reading, Record};
+use crate::ledger::trial::Trial;
 use crate::ledger::work::{Attempt, Held, Lease, Settled, Settlement};
 use crate::target::{ConnectionRef, FailureClass, IdentityRef, LinkStatus, PersonId};
 
@@ -18,7 +20,7 @@ const LEASE: Duration = Duration::from_secs(60);
 /// The ledger, and the folder that it lives in.
 pub(crate) struct Sample {
     pub(crate) ledger: Ledger,
-    _folder: tempfile::TempDir,
+    trial: Trial,
     sequence: u64,
 }
 
@@ -38,9 +40,8 @@ fn org() -> Scope {
 
 impl Sample {
     async fn empty() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(folder.path()).await.unwrap();
-        Self { ledger, _folder: folder, sequence: 0 }
+        let trial = Trial::open(Database::Sqlite).await;
+        Self { ledger: trial.ledger.clone(), trial, sequence: 0 }
     }
 
     /// The ledger of the stories below.
@@ -108,19 +109,19 @@ impl Sample {
         sample.record(8, "star-1", "star.created", Reading::Ignored("it says nothing about access".into())).await;
         let misshapen = Reading::Parked("organization.login: missing field".into());
         sample.record(8, "odd-1", "organization.member_added", misshapen).await;
+        let (why, body) = ("it isn't one of ours: it has no headers".to_owned(), "hello".into());
+        let stranger = Record::Unreadable { id: Some("m-1".to_owned()), why, body };
+        for minutes in [8, 9] {
+            sample.clock(minute(minutes)).await;
+            sample.ledger.record(std::slice::from_ref(&stranger)).await.unwrap();
+        }
         sample.clock(minute(10)).await;
         sample
     }
 
     /// Stops the database's clock at a time.
     async fn clock(&self, at: Timestamp) {
-        let mut tx = self.ledger.begin().await.unwrap();
-        sqlx::query("CREATE TABLE IF NOT EXISTS stopped (now_us BIGINT)").execute(&mut *tx).await.unwrap();
-        sqlx::query("DELETE FROM stopped").execute(&mut *tx).await.unwrap();
-        sqlx::query("INSERT INTO stopped VALUES ($1)").bind(at.micros()).execute(&mut *tx).await.unwrap();
-        sqlx::query("DROP VIEW clock").execute(&mut *tx).await.unwrap();
-        sqlx::query("CREATE VIEW clock AS SELECT now_us FROM stopped").execute(&mut *tx).await.unwrap();
-        tx.commit().await.unwrap();
+        self.trial.set_clock(at).await;
     }
 
     async fn told(&mut self, minutes: i64, id: &str, event: &str, what: (Account, Scope, AccessKind)) {
@@ -132,7 +133,8 @@ impl Sample {
             top_is_root: true,
             mass_change_limit: 50,
         };
-        self.record(minutes, id, event, Reading::Told { changes: vec![placed], note: None, at: None }).await;
+        self.record(minutes, id, event, Reading::Told { changes: vec![placed], note: None, when: When::default() })
+            .await;
     }
 
     async fn record(&mut self, minutes: i64, id: &str, event: &str, reading: Reading) {

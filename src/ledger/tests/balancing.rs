@@ -17,6 +17,7 @@ fn checkpoint(sequence: u64, voids: &[u64]) -> Record {
         source,
         sequence,
         voids: voids.to_vec(),
+        held: None,
         refused: Vec::new(),
     })
 }

@@ -1,14 +1,17 @@
-//! Changes are a set: whatever the order, the copies and the batches in which they come, the grants are the same, and
-//! so is what they mean. And nobody is forgotten: whose access changes is looked at.
+//! Changes are a set: whatever the order, the copies and the batches in which they come, and however those are split
+//! over workers, the grants are the same, and so is what they mean. And nobody is forgotten: whose access changes is
+//! looked at.
 
 use std::collections::BTreeMap;
 
+use futures_util::future::join_all;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::*;
-use crate::access::{ChangeKey, Grant, Root};
+use crate::access::{ChangeKey, Grant, Root, Turn};
 use crate::delivery::event_time;
+use crate::ledger::work::text_of;
 
 /// What a case's deliveries tell, before they are told.
 #[derive(Clone, Debug)]
@@ -20,6 +23,7 @@ struct Story {
     received: Vec<i64>,
 }
 
+const WORKERS: usize = 3;
 const WHO: &[&str] = &["1", "2"];
 
 fn scopes() -> Vec<Scope> {
@@ -56,12 +60,14 @@ fn story() -> impl Strategy<Value = Story> {
         .prop_map(|(change, happened, received)| Story { change, happened, received })
 }
 
-/// One case: what is told, in which order its copies arrive, and how they are split over batches.
+/// One case: what is told, in which order its copies arrive, and how they are split over batches and workers.
 #[derive(Clone, Debug)]
 struct Case {
     stories: Vec<Story>,
     order: Vec<Index>,
     batches: Vec<usize>,
+    /// Which worker has each batch.
+    workers: Vec<usize>,
 }
 
 fn case() -> impl Strategy<Value = Case> {
@@ -69,8 +75,9 @@ fn case() -> impl Strategy<Value = Case> {
         proptest::collection::vec(story(), 1..12),
         proptest::collection::vec(any::<Index>(), 40),
         proptest::collection::vec(1_usize..5, 40),
+        proptest::collection::vec(0..WORKERS, 40),
     )
-        .prop_map(|(stories, order, batches)| Case { stories, order, batches })
+        .prop_map(|(stories, order, batches, workers)| Case { stories, order, batches, workers })
 }
 
 impl Case {
@@ -88,7 +95,7 @@ impl Case {
         let changes = placed(&roots(), story.change.clone()).into_iter().collect();
         let entry = |minute: &i64| Entry {
             delivery: delivery(&id, minute * 60),
-            reading: Reading::Told { changes: Vec::clone(&changes), note: None, at: None },
+            reading: Reading::Told { changes: Vec::clone(&changes), note: None, when: When::default() },
             approved: false,
         };
         story.received.iter().map(entry).collect()
@@ -122,7 +129,17 @@ impl Case {
             let first = self.copies(n).into_iter().map(|copy| copy.delivery).min_by_key(|d| d.received_at).unwrap();
             let event_time = event_time(&first.id, first.received_at);
             let Delivery { source, id: delivery, received_at, .. } = first;
-            changes.push((change, ChangeKey { event_time, received_at, loss: change.is_loss(), source, delivery }));
+            changes.push((
+                change,
+                ChangeKey {
+                    turn: Turn::at(event_time),
+                    event_time,
+                    received_at,
+                    loss: change.is_loss(),
+                    source,
+                    delivery,
+                },
+            ));
         }
         changes
     }
@@ -181,33 +198,42 @@ fn sort_of(access: &Access) -> String {
 }
 
 async fn holds(on: Database, case: &Case) -> Result<(), TestCaseError> {
-    let mut site = Site::open(on).await;
-    let mut last: BTreeMap<String, String> = BTreeMap::new();
-    for batch in case.arrivals() {
-        site.record(batch).await;
-        for (account, access) in site.reconcile(&roots()).await {
-            last.insert(account.key.id, sort_of(&access));
+    let site = Site::open(on).await;
+    let mut shares = vec![Vec::new(); WORKERS];
+    let mut sequence = 0;
+    for (mut batch, worker) in case.arrivals().into_iter().zip(case.workers.iter().cycle()) {
+        for entry in &mut batch {
+            sequence += 1;
+            entry.delivery.stamp = Some(Stamp { run: site.run, sequence });
         }
+        shares[*worker].push(batch);
     }
+    let roots = roots();
+    join_all((0..).zip(shares).map(|(worker, share)| work(&site.ledger, worker, share, &roots))).await;
+    site.reconcile(&roots).await;
     prop_assert_eq!(site.ledger.next_due().await.unwrap(), None);
-    let statuses = sqlx::query("SELECT id FROM statuses ORDER BY id").fetch_all(&site.ledger.read).await.unwrap();
+    let statuses =
+        sqlx::query("SELECT id, desired FROM statuses ORDER BY id").fetch_all(&site.ledger.read).await.unwrap();
     let told_of = |id: &str| {
         case.stories.iter().any(|s| matches!(&s.change, Change::Access { account, .. } if account.key.id == id))
     };
     prop_assert_eq!(statuses.len(), WHO.iter().filter(|id| told_of(id)).count());
     for row in statuses {
         let lease = Lease { status: row.get(0), owner: String::new(), probe: false };
-        let view = site.ledger.view(&lease, &|_| roots()).await.unwrap();
+        let view = site.ledger.view(&lease, &|_| roots.clone()).await.unwrap();
         let whose = &view.account.key.id;
         let mut grants = view.grants.clone();
         grants.sort_by(|a, b| a.scope.cmp(&b.scope));
         let expected = case.grants(whose);
         prop_assert_eq!(&grants, &expected, "the grants of {}", whose);
-        let access_now = sort_of(&access(&view.grants, &view.roots));
-        prop_assert_eq!(&access_now, &sort_of(&access(&expected, &case.roots())), "the access of {}", whose);
-        prop_assert_eq!(&access_now, &last[whose], "the last look at {}", whose);
+        let (access_now, access_expected) = (access(&view.grants, &view.roots), access(&expected, &case.roots()));
+        prop_assert_eq!(sort_of(&access_now), sort_of(&access_expected), "the access of {}", whose);
+        // Whoever looked last saw all of it.
+        let desired = settlement_of(&access_expected).desired.map(|status| text_of(Some(status)));
+        prop_assert_eq!(row.get::<Option<String>, _>(1), desired, "the last look at {}", whose);
     }
     let balance = site.ledger.balance().await.unwrap();
+    prop_assert!(balance.adds_up() && balance.missing() == 0, "{}", balance);
     prop_assert!(!balance.outcomes.contains_key("pending"), "something is left pending: {}", balance);
     Ok(())
 }
@@ -216,7 +242,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_the_order_the_grants_are_the_greatest_of_the_set_and_nobody_is_forgotten(case in case()) {
+    fn whatever_the_order_and_the_split_the_grants_are_the_greatest_of_the_set_and_nobody_is_forgotten(case in case()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(holds(Sqlite, &case))?;
     }
@@ -226,7 +252,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_the_order_the_same_holds_on_postgresql(case in case()) {
+    fn whatever_the_order_and_the_split_the_same_holds_on_postgresql(case in case()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(holds(PostgreSql, &case))?;
     }

@@ -1,6 +1,7 @@
 //! Deliveries come in.
 
 use super::*;
+use crate::ledger::LedgerError;
 use crate::ledger::outcome::Outcome::{Applied, Held, Ignored, Parked, Pending, Superseded, Unchanged};
 
 #[rstest]
@@ -241,4 +242,49 @@ async fn tries_of_a_delivery_are_counted_until_it_is_finished(#[values(Sqlite, P
     site.ledger.finish_delivery(&one).await.unwrap();
     assert_eq!(site.ledger.begin_delivery(&one).await.unwrap(), 1);
     assert_eq!(site.ledger.begin_delivery(&other_bytes).await.unwrap(), 2);
+}
+
+/// A name that is a legal JSON text and can't be a text in PostgreSQL.
+fn with_a_null_character() -> Entry {
+    let mut odd = account("1");
+    odd.login = Some("octo\0cat".to_owned());
+    told("null", 1, Change::Access { account: odd, scope: org(), kind: AccessKind::Gained })
+}
+
+#[tokio::test]
+async fn what_the_database_refuses_for_its_data_is_not_waited_out() {
+    let site = Site::open(PostgreSql).await;
+    let error = site.ledger.record(&[Record::Delivery(Box::new(with_a_null_character()))]).await.unwrap_err();
+    assert!(!error.is_transient(), "{error}");
+    let name = "CREATE TABLE twice (name TEXT UNIQUE)";
+    for on in [Sqlite, PostgreSql] {
+        let site = Site::open(on).await;
+        sqlx::query(name).execute(&site.ledger.write).await.unwrap();
+        let twice = "INSERT INTO twice VALUES ('a'), ('a')";
+        let error = sqlx::query(twice).execute(&site.ledger.write).await.unwrap_err();
+        assert!(!LedgerError::from(error).is_transient(), "{on:?}");
+        let missing = sqlx::query("SELECT 1 FROM nowhere").execute(&site.ledger.write).await.unwrap_err();
+        assert!(LedgerError::from(missing).is_transient(), "{on:?}: an operator can put that right");
+    }
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_message_that_cannot_be_read_is_kept_once_with_its_bytes(#[values(Sqlite, PostgreSql)] on: Database) {
+    let site = Site::open(on).await;
+    let message = |id: Option<&str>, body: &'static [u8]| Record::Unreadable {
+        id: id.map(str::to_owned),
+        why: "it isn't one of ours: it has no headers".to_owned(),
+        body: Bytes::from_static(body),
+    };
+    let odd = b"\0\xff not text";
+    let batch = [message(Some("m\0-1"), odd), message(None, b"{}"), message(Some("m\0-1"), odd), message(None, b"")];
+    assert!(!site.ledger.record(&batch).await.unwrap());
+    site.ledger.record(&batch[1..2]).await.unwrap();
+    let kept = site.ledger.unreadable(10).await.unwrap();
+    let told: Vec<_> = kept.iter().map(|row| (row.message.as_deref(), row.copies, row.bytes)).collect();
+    assert_eq!(told, [(None, 2, 2), (None, 1, 0), (Some("m\u{fffd}-1"), 2, 11)]);
+    assert_eq!(site.ledger.unreadable_body(kept[2].row).await.unwrap().as_deref(), Some(&odd[..]));
+    assert_eq!(site.ledger.unreadable_body(99).await.unwrap(), None);
+    assert_eq!(site.ledger.counts().await.unwrap().unreadable, 3);
 }

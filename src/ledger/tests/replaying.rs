@@ -124,7 +124,14 @@ async fn secrets_are_counted_and_refusals_are_sums_of_a_run(#[values(Sqlite, Pos
         let refused = RefusedCount { reason: "unverified".into(), sender: "9f2c".into(), count, last_at };
         let source = "acme-github".parse().unwrap();
         let run = Uuid::from_u128(run);
-        Record::Checkpoint(Checkpoint { run, source, sequence: 0, voids: Vec::new(), refused: vec![refused] })
+        Record::Checkpoint(Checkpoint {
+            run,
+            source,
+            sequence: 0,
+            voids: Vec::new(),
+            held: None,
+            refused: vec![refused],
+        })
     };
     let week = Duration::from_hours(8 * 24);
     let old = now.plus_micros(-i64::try_from(week.as_micros()).unwrap());

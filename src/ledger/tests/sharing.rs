@@ -28,26 +28,14 @@ async fn batches_recorded_and_settled_at_once_end_as_if_one_after_the_other(
     // And the organisation was lost as a whole, before all of it.
     entries.push(told("gone", -50, Change::ScopeLost { scope: org() }));
     let tasks = Tasks::new();
-    let work = (0..WORKERS).map(|worker| {
+    let workers = (0..WORKERS).map(|worker| {
         let (ledger, mut mine) = (site.ledger.clone(), [entries.clone(), entries.clone()].concat());
         fastrand::Rng::with_seed(worker).shuffle(&mut mine);
         tasks.spawn(async move {
-            for batch in mine.chunks(7) {
-                let batch: Vec<Record> = batch.iter().cloned().map(|entry| Record::Delivery(Box::new(entry))).collect();
-                ledger.record(&batch).await.unwrap();
-                let leases = ledger.take_due(&format!("worker {worker}"), LEASE, 3).await.unwrap().leases;
-                for lease in leases {
-                    let mut held = Held::Moved;
-                    while held == Held::Moved {
-                        let view = ledger.view(&lease, &|_| Vec::new()).await.unwrap();
-                        let settlement = settlement_of(&access(&view.grants, &view.roots));
-                        held = ledger.settle(&lease, view.version, &settlement, Vec::new()).await.unwrap();
-                    }
-                }
-            }
+            work(&ledger, worker, mine.chunks(7).map(<[Entry]>::to_vec).collect(), &[]).await;
         })
     });
-    for ended in join_all(work).await {
+    for ended in join_all(workers).await {
         ended.unwrap();
     }
     site.reconcile(&[]).await;

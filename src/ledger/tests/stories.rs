@@ -75,7 +75,7 @@ impl Source {
         if changes.is_empty() {
             return Reading::Ignored(meaning.note.unwrap_or_else(|| "outside the source's scopes".to_owned()));
         }
-        Reading::Told { changes, note: meaning.note, at: meaning.at }
+        Reading::Told { changes, note: meaning.note, when: meaning.when }
     }
 }
 

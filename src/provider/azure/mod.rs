@@ -3,13 +3,22 @@
 //! (`verify = "header"`, `header = "X-Name"`). <https://learn.microsoft.com/en-us/azure/devops/service-hooks/services/webhooks>
 //!
 //! It tells nothing of joins and leaves; activity shows that an account has access.
+//!
+//! <!-- events of azure-devops -->
+//! | event | change | meaning |
+//! |---|---|---|
+//! | `git.push` | seen repo | whoever pushed has access |
+//! | `git.pullrequest.created` | seen repo | whoever opened a pull request has access |
+//! | `git.pullrequest.*` | - | names who opened it, and not who acted now |
+//! | `*` | - | says nothing about access |
+//! <!-- /events -->
 
 use http::{HeaderMap, HeaderName};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::fields::{Label, read, text};
-use super::scheme::{Loose, Scheme, SchemeSigner, SchemeVerifier, blame, cannot_invent, draft, head, json};
+use super::fields::{Loose, json_text, read};
+use super::scheme::{Scheme, SchemeSigner, SchemeVerifier, blame, cannot_invent, draft, head, json};
 use super::{
     Description, Draft, EventRow, Interpreter, Invention, Meaning, Misshapen, Refusal, SettingsError, SourceSettings,
 };
@@ -31,8 +40,10 @@ pub(super) static DESCRIPTION: Description = Description {
             meaning: "whoever opened a pull request has access",
         },
         EventRow { event: "git.pullrequest.*", change: "-", meaning: "names who opened it, and not who acted now" },
+        EventRow { event: "*", change: "-", meaning: "says nothing about access" },
     ],
     hooks: &["Code pushed", "Pull request created"],
+    invents: &["git.push"],
     verifier: |settings, secrets| Ok(Box::new(SchemeVerifier::new(scheme(settings)?, &secrets, name)?)),
     interpreter: |settings| {
         scheme(settings)?;
@@ -84,65 +95,96 @@ struct Azure {
     host: String,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    #[serde(borrow, default)]
+    event_type: Loose<'a>,
+    #[serde(borrow, default)]
+    resource: Loose<'a>,
+    #[serde(borrow, default)]
+    resource_containers: Loose<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Resource<'a> {
+    #[serde(borrow, default)]
+    pushed_by: Loose<'a>,
+    #[serde(borrow, default)]
+    created_by: Loose<'a>,
+    #[serde(borrow, default)]
+    repository: Loose<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Identity<'a> {
+    #[serde(borrow, default)]
+    id: Loose<'a>,
+    #[serde(borrow, default)]
+    unique_name: Loose<'a>,
+}
+
+#[derive(Deserialize)]
+struct Repository<'a> {
+    #[serde(borrow, default)]
+    id: Loose<'a>,
+    #[serde(borrow, default)]
+    name: Loose<'a>,
+}
+
+/// The organisation is `account`; at Azure DevOps Server there are only collections.
+#[derive(Default, Deserialize)]
+struct Containers<'a> {
+    #[serde(borrow, default)]
+    account: Loose<'a>,
+    #[serde(borrow, default)]
+    collection: Loose<'a>,
+}
+
+#[derive(Default, Deserialize)]
+struct Container<'a> {
+    #[serde(borrow, default)]
+    id: Loose<'a>,
+}
+
 impl Interpreter for Azure {
     fn interpret(&self, delivery: &Delivery) -> Result<Meaning, Misshapen> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Body {
-            resource: Option<Resource>,
-            resource_containers: Option<Containers>,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Resource {
-            pushed_by: Option<Identity>,
-            created_by: Option<Identity>,
-            repository: Option<Repository>,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Identity {
-            id: Label,
-            unique_name: Option<Label>,
-        }
-        #[derive(Deserialize)]
-        struct Repository {
-            id: Label,
-            name: Option<Label>,
-        }
-        #[derive(Deserialize)]
-        struct Containers {
-            account: Option<Container>,
-            collection: Option<Container>,
-        }
-        #[derive(Deserialize)]
-        struct Container {
-            id: Label,
-        }
-        let push = delivery.event.as_str() == "git.push";
-        if !push && delivery.event.as_str() != "git.pullrequest.created" {
+        const DETAILS: &str = "it has no details: set \"Resource details to send\" to All in the subscription";
+        let json = json_text(delivery)?;
+        let body: Body<'_> = read(&json)?;
+        let event = body.event_type.text().unwrap_or_default();
+        let push = event == "git.push";
+        if !push && event != "git.pullrequest.created" {
             return Ok(Meaning::nothing("the event says nothing about access"));
         }
-        let Body { resource, resource_containers } = read(delivery)?;
-        let details = "it has no details: set \"Resource details to send\" to All in the subscription";
-        let Some(resource) = resource else { return Ok(Meaning::nothing(details)) };
-        let actor = if push { resource.pushed_by } else { resource.created_by };
-        let (Some(actor), Some(repository)) = (actor, resource.repository) else {
-            return Ok(Meaning::nothing(details));
-        };
-        let (Some(id), Some(repository_id)) = (text(Some(actor.id)), text(Some(repository.id))) else {
-            return Err(Misshapen { path: "resource".to_owned(), message: "has an empty id".to_owned() });
-        };
-        let login = text(actor.unique_name);
+        if !body.resource.is_there() {
+            return Ok(Meaning::nothing(DETAILS));
+        }
+        let resource: Resource<'_> = body.resource.get("resource")?;
+        let (actor, path) =
+            if push { (resource.pushed_by, "resource.pushedBy") } else { (resource.created_by, "resource.createdBy") };
+        if !actor.is_there() || !resource.repository.is_there() {
+            return Ok(Meaning::nothing(DETAILS));
+        }
+        let actor: Identity<'_> = actor.get(path)?;
+        let repository: Repository<'_> = resource.repository.get("resource.repository")?;
+        let login = actor.unique_name.label();
         // It may also be `DOMAIN\user`.
         let email = login.clone().filter(|name| name.contains('@') && !name.contains('\\'));
-        let key = AccountKey { provider: "azure-devops".to_owned(), host: self.host.clone(), id };
+        let key = AccountKey {
+            provider: "azure-devops".to_owned(),
+            host: self.host.clone(),
+            id: actor.id.id(&format!("{path}.id"))?,
+        };
         let account = Account { key, node_id: None, login, email, kind: AccountKind::Person };
-        let organisation = resource_containers.and_then(|containers| containers.account.or(containers.collection));
-        let name = text(repository.name);
-        let scope = match organisation.and_then(|container| text(Some(container.id))) {
-            Some(id) => Scope::top(ScopeKind::Org, id, None).part(ScopeKind::Repo, repository_id, name),
-            None => Scope::top(ScopeKind::Repo, repository_id, name),
+        let containers: Containers<'_> = body.resource_containers.find().unwrap_or_default();
+        let id_of = |container: Loose<'_>| container.find::<Container<'_>>().and_then(|container| container.id.label());
+        let (id, name) = (repository.id.id("resource.repository.id")?, repository.name.label());
+        let scope = match id_of(containers.account).or_else(|| id_of(containers.collection)) {
+            Some(organisation) => Scope::top(ScopeKind::Org, organisation, None).part(ScopeKind::Repo, id, name),
+            None => Scope::top(ScopeKind::Repo, id, name),
         };
         Ok(Change::Access { account, scope, kind: AccessKind::Seen }.into())
     }
@@ -150,7 +192,7 @@ impl Interpreter for Azure {
 
 fn invent(_host: &str, invention: &Invention) -> Result<Draft, SettingsError> {
     if invention.event != "git.push" {
-        return Err(cannot_invent(invention, &["git.push"]));
+        return Err(cannot_invent(invention, DESCRIPTION.invents));
     }
     let mut draft = draft(invention, "git.push", &json!({}));
     let body = json!({

@@ -4,100 +4,181 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::delivery::{Encoding, SecretName, Timestamp};
-use crate::provider::SourceSettings;
+use crate::access::AccountKind;
+use crate::provider::trial::{self, access, told};
+use crate::provider::{Description, Misshapen};
 
 fn interpreted(provider: &Description, event: &str, body: &Value) -> Result<Meaning, Misshapen> {
-    let settings = SourceSettings {
-        name: "larkspur".parse().unwrap(),
-        host: "git.larkspur.example".to_owned(),
-        roots: Vec::new(),
-        sightings: false,
-        verify: None,
-        header: None,
-        own: toml::Table::new(),
-    };
-    let delivery = Delivery {
-        source: "larkspur".parse().unwrap(),
-        provider: provider.name.to_owned(),
-        id: "d-1".parse().unwrap(),
-        event: event.parse().unwrap(),
-        encoding: Encoding::Json,
-        received_at: Timestamp(1_790_000_000_000_000),
-        secret: SecretName("env:S".into()),
-        stamp: None,
-        replay: None,
-        body: body.to_string().into_bytes().into(),
-    };
-    (provider.interpreter)(&settings).unwrap().interpret(&delivery)
+    trial::interpreted(provider, &trial::settings(), event, body)
 }
 
+/// A delivery of Bitbucket Cloud, with the marks of a push and of a pull request.
 fn cloud() -> Value {
     json!({
         "actor": { "type": "user", "uuid": "{6f1c}", "account_id": "557058:71", "nickname": "rosalind", "display_name": "Rosalind Fern" },
-        "repository": { "uuid": "{beds}", "full_name": "larkspur/beds", "workspace": { "uuid": "{ws}", "slug": "larkspur" } },
-        "push": { "changes": [] },
+        "repository": {
+            "uuid": "{beds}", "full_name": "larkspur/beds", "is_private": false,
+            "workspace": { "uuid": "{ws}", "slug": "larkspur" }, "owner": { "type": "team", "uuid": "{ws}" },
+        },
+        "push": { "changes": [] }, "pullrequest": { "state": "MERGED" },
     })
 }
 
 #[rstest]
 #[case("repo.push")]
-#[case("pullrequest.created")]
-fn whoever_acts_at_bitbucket_cloud_is_seen_in_the_repository(#[case] event: &str) {
-    let meaning = interpreted(&CLOUD, event, &cloud()).unwrap();
-    let [Change::Access { account, scope, kind: AccessKind::Seen }] = meaning.changes.as_slice() else {
-        panic!("{meaning:?}")
-    };
+#[case("pullrequest.fulfilled")]
+fn whoever_needs_access_to_act_at_bitbucket_cloud_is_seen_in_the_repository(#[case] event: &str) {
+    let (account, scope, kind) = access(interpreted(&CLOUD, event, &cloud()).unwrap());
+    assert_eq!(kind, AccessKind::Seen);
     assert_eq!(account.key.to_string(), "bitbucket-cloud@git.larkspur.example:#{6f1c}");
     assert_eq!((account.node_id.as_deref(), account.login.as_deref()), (Some("557058:71"), None));
-    assert_eq!((scope.top_name(), scope.name.as_deref()), (Some("larkspur"), Some("larkspur/beds")));
+    assert_eq!((scope.top_id().to_string(), scope.top_name()), ("org:#{ws}".into(), Some("larkspur")));
+    assert_eq!(scope.name.as_deref(), Some("larkspur/beds"));
+}
+
+#[rstest]
+#[case("pullrequest.created")]
+#[case("pullrequest.approved")]
+#[case("pullrequest.comment_created")]
+fn on_a_pull_request_only_members_of_a_private_repository_are_seen(#[case] event: &str) {
+    let mut body = cloud();
+    assert!(interpreted(&CLOUD, event, &body).unwrap().note.unwrap().contains("public"));
+    body["repository"]["is_private"] = true.into();
+    assert_eq!(access(interpreted(&CLOUD, event, &body).unwrap()).2, AccessKind::Seen);
 }
 
 #[test]
-fn apps_are_bots_and_teams_are_nobody() {
+fn bodies_from_before_there_were_workspaces_name_an_owner_or_nothing() {
     let mut body = cloud();
-    body["actor"]["type"] = "app_user".into();
-    let meaning = interpreted(&CLOUD, "repo.push", &body).unwrap();
-    let [Change::Access { account, .. }] = meaning.changes.as_slice() else { panic!("{meaning:?}") };
-    assert_eq!(account.kind, AccountKind::Bot);
-    body["actor"]["type"] = "team".into();
-    assert!(interpreted(&CLOUD, "repo.push", &body).unwrap().changes.is_empty());
+    body["repository"].as_object_mut().unwrap().remove("workspace");
+    let (_, scope, _) = access(interpreted(&CLOUD, "repo.push", &body).unwrap());
+    assert_eq!((scope.top_id().to_string(), scope.top_name()), ("org:#{ws}".into(), Some("larkspur")));
+    for label in ["owner", "full_name"] {
+        body["repository"].as_object_mut().unwrap().remove(label);
+    }
+    let (_, scope, _) = access(interpreted(&CLOUD, "repo.push", &body).unwrap());
+    assert_eq!((scope.to_owned().root, scope.name), (None, None));
+}
+
+#[test]
+fn an_actor_is_known_by_uuid_else_by_account_id_and_may_be_nobody() {
+    let mut body = cloud();
+    body["actor"] = json!({ "display_name": "Rosalind Fern", "uuid": "{6f1c}", "username": "rosalind" });
+    assert_eq!(access(interpreted(&CLOUD, "repo.push", &body).unwrap()).0.key.id, "{6f1c}");
+    body["actor"] = json!({ "type": "user", "account_id": "557058:71" });
+    assert_eq!(access(interpreted(&CLOUD, "repo.push", &body).unwrap()).0.key.id, "557058:71");
+    body["actor"] = json!({ "type": "app_user", "uuid": "{6f1c}" });
+    assert_eq!(access(interpreted(&CLOUD, "repo.push", &body).unwrap()).0.kind, AccountKind::Bot);
+    for nobody in [json!({ "type": "team", "uuid": "{ws}" }), json!({ "type": "user" }), json!({ "uuid": "" })] {
+        body["actor"] = nobody;
+        assert!(interpreted(&CLOUD, "repo.push", &body).unwrap().changes.is_empty());
+    }
 }
 
 fn data_center() -> Value {
-    let repository = json!({ "id": 84, "slug": "beds", "project": { "id": 2, "key": "GARDEN" } });
+    let repository = json!({ "id": 84, "slug": "beds", "public": false, "project": { "id": 2, "key": "GARDEN" } });
     json!({
-        "eventKey": "repo:refs_changed", "date": "2026-03-01T10:00:00+0000",
+        "date": "2026-03-01T10:00:00+0000", "changes": [],
         "actor": { "id": 71, "name": "rosalind", "slug": "rosalind", "emailAddress": "rosalind@larkspur.example", "active": true, "type": "NORMAL" },
-        "repository": repository, "pullRequest": { "toRef": { "repository": repository } },
+        "repository": repository, "pullRequest": { "id": 5, "toRef": { "repository": repository } },
     })
 }
 
 #[rstest]
-#[case("repo.refs_changed", true)]
-#[case("pr.opened", false)]
-fn whoever_acts_at_data_center_is_seen_with_login_and_address(#[case] event: &str, #[case] at_the_top: bool) {
+#[case("repo.refs_changed", "pullRequest")]
+#[case("pr.opened", "repository")]
+#[case("pr.reviewer.approved", "repository")]
+fn whoever_acts_at_data_center_is_seen_with_login_and_address(#[case] event: &str, #[case] not_there: &str) {
     let mut body = data_center();
-    if !at_the_top {
-        body.as_object_mut().unwrap().remove("repository");
-    }
-    let meaning = interpreted(&DATA_CENTER, event, &body).unwrap();
-    let [Change::Access { account, scope, kind: AccessKind::Seen }] = meaning.changes.as_slice() else {
-        panic!("{meaning:?}")
-    };
+    body.as_object_mut().unwrap().remove(not_there);
+    body["eventKey"] = event.replace('.', ":").into();
+    let (account, scope, kind) = access(interpreted(&DATA_CENTER, event, &body).unwrap());
     assert_eq!((account.key.id.as_str(), account.login.as_deref()), ("71", Some("rosalind")));
     assert_eq!(account.email.as_deref(), Some("rosalind@larkspur.example"));
-    assert_eq!(scope.name.as_deref(), Some("GARDEN/beds"));
+    assert_eq!((scope.name.as_deref(), kind), (Some("GARDEN/beds"), AccessKind::Seen));
+    body["eventKey"] = "repo:comment:added".into();
+    assert_eq!(interpreted(&DATA_CENTER, event, &body).unwrap_err().path, "eventKey");
 }
 
 #[test]
-fn other_events_mean_nothing_and_broken_ones_are_misshapen() {
-    for event in ["repo.fork", "repo.commit_status_created", "issue.created", "project.updated"] {
-        assert!(interpreted(&CLOUD, event, &json!({})).unwrap().changes.is_empty(), "{event}");
+fn a_personal_project_is_named_for_its_owner_and_a_missing_label_costs_only_the_label() {
+    let mut body = data_center();
+    body["repository"]["project"] = json!({ "key": "~rosalind", "id": 3, "type": "PERSONAL", "owner": { "id": 71 } });
+    let named = |body: &Value| access(interpreted(&DATA_CENTER, "repo.refs_changed", body).unwrap());
+    assert_eq!(named(&body).1.name.as_deref(), Some("~rosalind/beds"));
+    body["actor"] = json!({ "id": 71, "slug": "rosalind" });
+    body["repository"] = json!({ "id": 84 });
+    let (account, scope, _) = named(&body);
+    assert_eq!((account.login.as_deref(), account.email, scope.name), (Some("rosalind"), None, None));
+    body["actor"] = json!({ "id": 71, "name": "ci", "type": "SERVICE" });
+    assert_eq!(named(&body).0.kind, AccountKind::Bot);
+}
+
+#[test]
+fn in_a_public_repository_of_data_center_only_a_merge_shows_access() {
+    let mut body = data_center();
+    for path in ["/pullRequest/toRef/repository/public", "/pullRequest/toRef/repository/project/public"] {
+        *body.pointer_mut("/pullRequest/toRef/repository/public").unwrap() = false.into();
+        body["pullRequest"]["toRef"]["repository"]["project"]["public"] = false.into();
+        *body.pointer_mut(path).unwrap() = true.into();
+        assert!(interpreted(&DATA_CENTER, "pr.opened", &body).unwrap().changes.is_empty(), "{path}");
+        assert_eq!(told(&interpreted(&DATA_CENTER, "pr.merged", &body).unwrap()), "seen repo");
     }
-    interpreted(&CLOUD, "repo.push", &json!({})).unwrap_err();
-    let mut nameless = cloud();
-    nameless["actor"]["uuid"] = "".into();
-    assert_eq!(interpreted(&CLOUD, "repo.push", &nameless).unwrap_err().path, "actor.uuid");
-    interpreted(&DATA_CENTER, "pr.opened", &json!({ "actor": { "id": 1 } })).unwrap_err();
+}
+
+#[test]
+fn a_body_of_another_event_does_not_pass_for_one_that_needs_access() {
+    let without = |mut body: Value, key: &str| {
+        body.as_object_mut().unwrap().remove(key);
+        body
+    };
+    let path = |provider, event, body: &Value| interpreted(provider, event, body).unwrap_err().path;
+    assert_eq!(path(&CLOUD, "repo.push", &without(cloud(), "push")), "push");
+    assert_eq!(path(&CLOUD, "pullrequest.fulfilled", &without(cloud(), "pullrequest")), "pullrequest");
+    let mut open = cloud();
+    open["pullrequest"]["state"] = "OPEN".into();
+    assert_eq!(told(&interpreted(&CLOUD, "pullrequest.fulfilled", &open).unwrap()), "-");
+    assert_eq!(path(&DATA_CENTER, "repo.refs_changed", &without(data_center(), "changes")), "changes");
+    assert_eq!(path(&DATA_CENTER, "pr.opened", &without(data_center(), "pullRequest")), "pullRequest");
+}
+
+#[rstest]
+#[case(&CLOUD, "repo.push", cloud())]
+#[case(&DATA_CENTER, "repo.refs_changed", data_center())]
+fn a_body_that_names_nobody_or_nowhere_means_nothing_and_one_of_another_type_is_misshapen(
+    #[case] provider: &Description,
+    #[case] event: &str,
+    #[case] body: Value,
+) {
+    for (part, ids) in [("actor", ["uuid", "account_id", "id"]), ("repository", ["uuid", "id", "id"])] {
+        let mut without = body.clone();
+        without[part] = Value::Null;
+        assert_eq!(told(&interpreted(provider, event, &without).unwrap()), "-", "{part}");
+        let mut nameless = body.clone();
+        for id in ids {
+            nameless[part].as_object_mut().unwrap().remove(id);
+        }
+        assert_eq!(told(&interpreted(provider, event, &nameless).unwrap()), "-", "{part}");
+        let mut another = body.clone();
+        another[part] = "rosalind".into();
+        assert_eq!(interpreted(provider, event, &another).unwrap_err().path, part);
+    }
+}
+
+#[rstest]
+#[case(&CLOUD, cloud())]
+#[case(&DATA_CENTER, data_center())]
+fn the_truth_tables_are_what_the_code_does(#[case] provider: &Description, #[case] body: Value) {
+    for row in provider.events {
+        let event = row.event.replace('*', "something");
+        let mut told_of = Vec::new();
+        for public in [false, true] {
+            let mut body = body.clone();
+            body["repository"]["is_private"] = (!public).into();
+            body["pullRequest"]["toRef"]["repository"]["public"] = public.into();
+            told_of.push(told(&interpreted(provider, &event, &body).unwrap()));
+        }
+        told_of.dedup();
+        assert_eq!(row.change, told_of.join(" or "), "{}", row.event);
+    }
 }

@@ -6,15 +6,29 @@
 //! <https://forgejo.org/docs/latest/user/webhooks/>, <https://gogs.io/docs/features/webhook>
 //!
 //! None of them tells of joins and leaves; activity shows that an account has access.
+//!
+//! <!-- events of gitea forgejo gogs -->
+//! | event | change | meaning |
+//! |---|---|---|
+//! | `push` | seen repo | whoever pushed has access |
+//! | `create` | seen repo | whoever made a branch or tag has access |
+//! | `delete` | seen repo | whoever deleted a branch or tag has access |
+//! | `release.*` | seen repo | whoever published a release has access |
+//! | `issues.*` | - | an issue may be anybody's |
+//! | `pull_request*` | seen repo or - | whoever works on a pull request of a private repository has access |
+//! | `issue_comment.*` | - | a comment may be anybody's |
+//! | `fork` | - | a fork may be anybody's |
+//! | `repository.*` | - | says nothing about access |
+//! <!-- /events -->
 
 use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::fields::{Id, Label, read, text};
+use super::fields::{Loose, Serial, json_text, read};
 use super::scheme::{
-    HeadersOf, Loose, NameOf, Over, Scheme, SchemeSigner, SchemeVerifier, blame, cannot_invent, draft, head, json,
-    label, signs_only,
+    HeadersOf, NameOf, Over, Scheme, SchemeSigner, SchemeVerifier, blame, cannot_invent, draft, head, json, label,
+    signs_only,
 };
 use super::{Description, Draft, EventRow, Interpreter, Invention, Meaning, Misshapen, Refusal, SettingsError};
 use crate::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind};
@@ -26,8 +40,17 @@ const EVENTS: &[EventRow] = &[
     EventRow { event: "delete", change: "seen repo", meaning: "whoever deleted a branch or tag has access" },
     EventRow { event: "release.*", change: "seen repo", meaning: "whoever published a release has access" },
     EventRow { event: "issues.*", change: "-", meaning: "an issue may be anybody's" },
-    EventRow { event: "pull_request.*", change: "-", meaning: "a pull request may come from a fork of anybody's" },
+    EventRow {
+        event: "pull_request*",
+        change: "seen repo or -",
+        meaning: "whoever works on a pull request of a private repository has access",
+    },
+    EventRow { event: "issue_comment.*", change: "-", meaning: "a comment may be anybody's" },
+    EventRow { event: "fork", change: "-", meaning: "a fork may be anybody's" },
+    EventRow { event: "repository.*", change: "-", meaning: "says nothing about access" },
 ];
+
+const INVENTABLE: &[&str] = &["push"];
 
 macro_rules! member {
     ($name:literal, $title:literal, $verification:literal, $host:expr, $event:literal, $delivery:literal, $signature:literal) => {
@@ -39,6 +62,7 @@ macro_rules! member {
             client_type: |_| None,
             events: EVENTS,
             hooks: &["Push", "Create", "Delete", "Release"],
+            invents: INVENTABLE,
             verifier: |settings, secrets| {
                 const NAMED: NameOf = |headers, verified| name(headers, verified, $event, $delivery);
                 signs_only(settings, $title, $signature)?;
@@ -118,44 +142,120 @@ struct Family {
     host: String,
 }
 
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow, default)]
+    sender: Loose<'a>,
+    /// Of a push; the same as the sender, whom the oldest versions leave out.
+    #[serde(borrow, default)]
+    pusher: Loose<'a>,
+    #[serde(borrow, default)]
+    repository: Loose<'a>,
+    #[serde(borrow, default, rename = "ref")]
+    reference: Loose<'a>,
+    #[serde(borrow, default)]
+    release: Loose<'a>,
+    #[serde(borrow, default)]
+    pull_request: Loose<'a>,
+    #[serde(borrow, default)]
+    issue: Loose<'a>,
+    #[serde(borrow, default)]
+    comment: Loose<'a>,
+    #[serde(borrow, default)]
+    forkee: Loose<'a>,
+}
+
+#[derive(Default, Deserialize)]
+struct User<'a> {
+    #[serde(borrow, default)]
+    id: Loose<'a>,
+    #[serde(borrow, default)]
+    login: Loose<'a>,
+    #[serde(borrow, default)]
+    username: Loose<'a>,
+    #[serde(borrow, default)]
+    email: Loose<'a>,
+}
+
+impl User<'_> {
+    fn login(&self) -> Option<String> {
+        self.login.label().or_else(|| self.username.label())
+    }
+}
+
+#[derive(Deserialize)]
+struct Repository<'a> {
+    #[serde(borrow, default)]
+    id: Loose<'a>,
+    #[serde(borrow, default)]
+    full_name: Loose<'a>,
+    #[serde(borrow, default)]
+    private: Loose<'a>,
+    #[serde(borrow, default)]
+    owner: Loose<'a>,
+}
+
 impl Interpreter for Family {
     fn interpret(&self, delivery: &Delivery) -> Result<Meaning, Misshapen> {
-        #[derive(Deserialize)]
-        struct Body {
-            sender: User,
-            repository: Repository,
+        let (mark, needs_access) = match delivery.event.event() {
+            "push" | "create" | "delete" => ("ref", true),
+            "release" => ("release", true),
+            // Each kind of review has an event of its own: pull_request_approved, pull_request_comment.
+            event if event.starts_with("pull_request") => ("pull_request", false),
+            _ => return Ok(Meaning::nothing("the event says nothing about access")),
+        };
+        let json = json_text(delivery)?;
+        let body: Body<'_> = read(&json)?;
+        // The event's name isn't signed: a body of another event must not pass for one that needs access.
+        let there = match mark {
+            "ref" => body.reference,
+            "release" => body.release,
+            _ => body.pull_request,
+        };
+        if !there.is_there() {
+            return Err(Misshapen::of(mark, "isn't there, though every such event has it"));
         }
-        #[derive(Deserialize)]
-        struct User {
-            id: Id,
-            login: Option<Label>,
-            username: Option<Label>,
-            email: Option<Label>,
+        let foreign = [("issue", body.issue), ("comment", body.comment), ("forkee", body.forkee)];
+        let foreign =
+            foreign.into_iter().chain((mark != "pull_request").then_some(("pull_request", body.pull_request)));
+        if let (true, Some((key, _))) = (needs_access, { foreign }.find(|(_, value)| value.is_there())) {
+            return Err(Misshapen::of(key, "belongs to another event"));
         }
-        #[derive(Deserialize)]
-        struct Repository {
-            id: Id,
-            full_name: Option<Label>,
-            owner: User,
+        let sender = if body.sender.is_there() { body.sender } else { body.pusher };
+        // Gogs leaves them out of some events.
+        if !sender.is_there() || !body.repository.is_there() {
+            return Ok(Meaning::nothing("it doesn't say which account did it, and where"));
         }
-        if !matches!(delivery.event.event(), "push" | "create" | "delete" | "release") {
-            return Ok(Meaning::nothing("the event says nothing about access"));
+        let sender: User<'_> = sender.get("sender")?;
+        let repository: Repository<'_> = body.repository.get("repository")?;
+        if !needs_access && !repository.private.is_true() {
+            return Ok(Meaning::nothing("in a public repository it takes no access to do that"));
         }
-        let Body { sender, repository } = read(delivery)?;
-        let key = AccountKey { provider: self.provider.to_owned(), host: self.host.clone(), id: sender.id.0 };
-        let login = text(sender.login).or_else(|| text(sender.username));
-        let account = Account { key, node_id: None, login, email: text(sender.email), kind: AccountKind::Person };
+        if !sender.id.is_there() || !repository.id.is_there() {
+            return Ok(Meaning::nothing("it names account or repository without their ids"));
+        }
+        let Serial(Some(id)) = sender.id.serial("sender.id")? else {
+            return Ok(Meaning::nothing("whoever did it is the server itself, or was deleted"));
+        };
+        let key = AccountKey { provider: self.provider.to_owned(), host: self.host.clone(), id };
+        let (login, email) = (sender.login(), sender.email.label());
+        let account = Account { key, node_id: None, login, email, kind: AccountKind::Person };
         // Whether the owner is an organisation or a user isn't said.
-        let owner = text(repository.owner.login).or_else(|| text(repository.owner.username));
-        let owner = Scope::top(ScopeKind::Org, repository.owner.id.0, owner);
-        let scope = owner.part(ScopeKind::Repo, repository.id.0, text(repository.full_name));
+        let owner: User<'_> = repository.owner.find().unwrap_or_default();
+        let (id, name) = (repository.id.number("repository.id")?, repository.full_name.label());
+        let scope = match owner.id.find() {
+            Some(Serial(Some(owner_id))) => {
+                Scope::top(ScopeKind::Org, owner_id, owner.login()).part(ScopeKind::Repo, id, name)
+            }
+            _ => Scope::top(ScopeKind::Repo, id, name),
+        };
         Ok(Change::Access { account, scope, kind: AccessKind::Seen }.into())
     }
 }
 
 fn invent(_host: &str, invention: &Invention) -> Result<Draft, SettingsError> {
     if invention.event != "push" {
-        return Err(cannot_invent(invention, &["push"]));
+        return Err(cannot_invent(invention, INVENTABLE));
     }
     let number = |key: &str, text: &str| {
         text.parse::<u64>().map_err(|_| blame(key, format!("{text:?} isn't a whole number, as these ids are")))

@@ -3,6 +3,7 @@
 //! `-` is nothing; an event that isn't here is nothing as well. Fixtures show each row, and a test holds this table,
 //! [`EVENTS`] and the interpreter to each other.
 //!
+//! <!-- events of github -->
 //! | event | change | meaning |
 //! |---|---|---|
 //! | `organization.member_added` | gained org | joined the organisation |
@@ -43,6 +44,7 @@
 //! | `release.published` | seen repo | the sender published a release (with `sightings = true`) |
 //! | `workflow_dispatch` | seen repo | the sender ran a workflow by hand (with `sightings = true`) |
 //! | `ping` | - | the greeting of a new webhook: answered at once, never published |
+//! <!-- /events -->
 
 use crate::provider::EventRow;
 

@@ -9,7 +9,7 @@ use crate::delivery::Encoding;
 use crate::provider::{Draft, Invention, SettingsError};
 
 /// The events that can be invented.
-const INVENTABLE: &[&str] = &[
+pub(super) const INVENTABLE: &[&str] = &[
     "organization.member_added",
     "organization.member_removed",
     "organization.renamed",

@@ -27,6 +27,7 @@ pub(super) static DESCRIPTION: Description = Description {
     client_type,
     events: events::EVENTS,
     hooks: &[],
+    invents: invent::INVENTABLE,
     verifier: |settings, secrets: Vec<Secret>| {
         check(settings)?;
         Ok(Box::new(verify::GitHubVerifier::new(HmacKeys::new(&secrets)?)))

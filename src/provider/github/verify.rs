@@ -1,14 +1,13 @@
 //! The ingress's side: is the request GitHub's, and what does it call itself?
 
-use std::borrow::Cow;
-
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use super::{HEADER_DELIVERY, HEADER_EVENT, HEADER_SIGNATURE, SIGNATURE_PREFIX};
-use crate::delivery::{EventName, Named, Timestamp, Unverified, Verified, json_of};
-use crate::provider::signature::{HmacKeys, Tag, hex_header, only_value};
+use crate::delivery::{EventName, Named, Timestamp, Unverified, Verified};
+use crate::provider::fields::Loose;
+use crate::provider::scheme::{head, json, label};
+use crate::provider::signature::{HmacKeys, Tag, hex_header};
 use crate::provider::{Refusal, Verifier};
 
 /// Verifies the deliveries of one source.
@@ -31,7 +30,7 @@ impl Verifier for GitHubVerifier {
     /// The signature is over the bytes as they came, so that of a form is over the encoded form.
     fn verify(&self, request: Unverified<'_>, _now: Timestamp) -> Result<Verified, Refusal> {
         let tag = tag(request.headers)?;
-        match self.keys.matching(&[request.body], &tag) {
+        match self.keys.matching(&[request.body], &[tag]) {
             Some(secret) => Ok(request.verified_by(secret.clone())),
             None => Err(Refusal::Unverified(format!(
                 "{HEADER_SIGNATURE} doesn't fit the body under any of the source's secrets; either the secret at \
@@ -41,67 +40,48 @@ impl Verifier for GitHubVerifier {
     }
 
     fn name(&self, headers: &HeaderMap, verified: &Verified) -> Result<Named, Refusal> {
-        let event = header(headers, HEADER_EVENT)?;
+        #[derive(Default, Deserialize)]
+        struct Head<'a> {
+            #[serde(borrow, default)]
+            action: Loose<'a>,
+        }
+
+        let event = label(headers, HEADER_EVENT)?;
         // GitHub's event names are words; a dot would make the event look like one with an action.
         if !event.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-') {
             return Err(Refusal::Malformed(format!("{HEADER_EVENT} isn't the name of an event")));
         }
-        let id = header(headers, HEADER_DELIVERY)?.parse()?;
-        let json =
-            json_of(verified.encoding(), verified.body()).map_err(|missing| Refusal::Malformed(missing.to_string()))?;
-        let name = match action(&json)? {
-            // An action that can't be part of a name is the interpreter's business: the event is verified all the same.
-            Some(action) if !action.trim().is_empty() => format!("{event}.{action}").parse().ok(),
-            _ => None,
-        };
+        let id = label(headers, HEADER_DELIVERY)?.parse()?;
+        let json = json(verified)?;
+        let head: Head<'_> = head(&json)?;
+        // An action that can't be part of a name is the interpreter's business: the event is verified all the same.
+        let name = head.action.text().and_then(|action| format!("{event}.{action}").parse().ok());
         let name: EventName = name.map_or_else(|| event.parse(), Ok)?;
         Ok(Named { id, ping: event == "ping", event: name })
     }
 }
 
 /// Headers of hosts that send GitHub's too, validly signed. Their ids are those of other accounts.
-const OTHERS: [&str; 3] = ["X-Gitea-Event", "X-Forgejo-Event", "X-Gogs-Event"];
+const OTHERS: [HeaderName; 3] = [
+    HeaderName::from_static("x-gitea-event"),
+    HeaderName::from_static("x-forgejo-event"),
+    HeaderName::from_static("x-gogs-event"),
+];
 
 fn tag(headers: &HeaderMap) -> Result<Tag, Refusal> {
-    if let Some(other) = OTHERS.iter().find(|other| headers.contains_key(**other)) {
+    if let Some(other) = OTHERS.iter().find(|other| headers.contains_key(*other)) {
         return Err(Refusal::Unverified(format!(
             "{other} came, so the sender isn't GitHub; give it a source of its provider"
         )));
     }
-    let only_legacy = !headers.contains_key(HEADER_SIGNATURE) && headers.contains_key("X-Hub-Signature");
-    if only_legacy {
-        return Err(Refusal::Unverified(format!(
+    hex_header(headers, HEADER_SIGNATURE, SIGNATURE_PREFIX).map_err(|refusal| {
+        let only_legacy = !headers.contains_key(HEADER_SIGNATURE) && headers.contains_key("X-Hub-Signature");
+        if !only_legacy {
+            return refusal;
+        }
+        Refusal::Unverified(format!(
             "{HEADER_SIGNATURE} is missing; only the legacy X-Hub-Signature (SHA-1) came, which isn't accepted. GitHub \
              sends both, so something on the way drops one, or the sender isn't GitHub"
-        )));
-    }
-    hex_header(headers, HEADER_SIGNATURE, SIGNATURE_PREFIX)
-}
-
-/// The one value of a header that says what the request is.
-fn header<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h str, Refusal> {
-    let value = only_value(headers, name).map_err(|why| Refusal::Malformed(format!("{name} {why}")))?;
-    match value.to_str() {
-        Ok(text) if text.trim().is_empty() => Err(Refusal::Malformed(format!("{name} is blank"))),
-        Ok(text) => Ok(text),
-        Err(_) => Err(Refusal::Malformed(format!("{name} isn't ASCII text"))),
-    }
-}
-
-/// The body's `action`, if it is an object with one. Reads the JSON to its end but keeps nothing else of it.
-fn action(json: &[u8]) -> Result<Option<Cow<'_, str>>, Refusal> {
-    #[derive(Deserialize)]
-    struct Head<'a> {
-        #[serde(borrow, default)]
-        action: Option<Cow<'a, str>>,
-    }
-
-    let malformed = |_| Refusal::Malformed("the body isn't JSON".to_owned());
-    let text = std::str::from_utf8(json).map_err(|_| Refusal::Malformed("the body isn't UTF-8".to_owned()))?;
-    match serde_json::from_str::<Head<'_>>(text) {
-        Ok(head) => Ok(head.action),
-        // It may be JSON of another shape, or broken further on.
-        Err(error) if error.is_data() => serde_json::from_str::<IgnoredAny>(text).map(|_| None).map_err(malformed),
-        Err(error) => Err(malformed(error)),
-    }
+        ))
+    })
 }

@@ -15,8 +15,9 @@ use http::{HeaderMap, HeaderName};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::fields::Loose;
 use super::scheme::{
-    HeadersOf, Loose, Scheme, SchemeSigner, SchemeVerifier, WEBHOOK_ID, blame, cannot_invent, draft, head, json, label,
+    HeadersOf, Scheme, SchemeSigner, SchemeVerifier, WEBHOOK_ID, blame, cannot_invent, draft, head, json, label,
 };
 use super::{Description, Draft, Invention, Refusal, SettingsError, SourceSettings};
 use crate::access::ScopeKind;
@@ -40,6 +41,7 @@ pub(super) static DESCRIPTION: Description = Description {
         "group hook: Member events, Project events, Subgroup events",
         "or system hook (Admin area): all of it is sent; Push events only for sightings",
     ],
+    invents: INVENTABLE,
     verifier: |settings, secrets| Ok(Box::new(SchemeVerifier::new(scheme(settings)?, &secrets, name)?)),
     interpreter: |settings| {
         scheme(settings)?;
@@ -91,7 +93,7 @@ fn name(headers: &HeaderMap, verified: &Verified) -> Result<Named, Refusal> {
     let json = json(verified)?;
     let head: Head<'_> = head(&json)?;
     let event = match head.event_name.text().or_else(|| head.object_kind.text()) {
-        Some(event) => event,
+        Some(event) => event.into_owned(),
         None => label(headers, HEADER_EVENT)?.to_ascii_lowercase().replace(' ', "_"),
     };
     let event: EventName = event.parse()?;
@@ -129,19 +131,26 @@ fn headers(draft: &Draft) -> Vec<(&'static str, String)> {
     ]
 }
 
+const INVENTABLE: &[&str] = &[
+    "user_add_to_group",
+    "user_update_for_group",
+    "user_remove_from_group",
+    "user_add_to_team",
+    "user_update_for_team",
+    "user_remove_from_team",
+    "user_create",
+    "user_destroy",
+    "user_rename",
+];
+
 fn invent(_host: &str, invention: &Invention) -> Result<Draft, SettingsError> {
-    const KNOWN: [&str; 6] = [
-        "user_add_to_group",
-        "user_update_for_group",
-        "user_remove_from_group",
-        "user_create",
-        "user_destroy",
-        "user_rename",
-    ];
     let number = |what: &str, text: &str| {
         text.parse::<u64>().map_err(|_| blame(what, format!("{text:?} isn't a whole number, as GitLab's ids are")))
     };
-    let now = "2026-01-01T00:00:00Z";
+    let id = invention.id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    // Each invention is of a row made then, so that one sent after another is also the later of the two.
+    let made = id.parse::<DeliveryId>().ok().and_then(|id| id.time());
+    let now = made.map_or_else(|| "2026-01-01T00:00:00Z".to_owned(), |made| made.to_string());
     let user = number("id", &invention.account_id)?;
     let email = format!("{}@example.com", invention.login);
     let event = invention.event.as_str();
@@ -152,6 +161,16 @@ fn invent(_host: &str, invention: &Invention) -> Result<Draft, SettingsError> {
             "expires_at": null, "user_id": user, "user_username": invention.login, "user_name": invention.login,
             "user_email": email,
         }),
+        "user_add_to_team" | "user_update_for_team" | "user_remove_from_team" => {
+            let part = invention.part.as_deref().unwrap_or("website");
+            json!({
+                "created_at": now, "updated_at": now, "event_name": event, "access_level": "Developer",
+                "project_id": number("part id", invention.part_id.as_deref().unwrap_or("1"))?, "project_name": part,
+                "project_path": part, "project_path_with_namespace": format!("{}/{part}", invention.root),
+                "project_visibility": "private", "user_id": user, "user_username": invention.login,
+                "user_name": invention.login, "user_email": email,
+            })
+        }
         "user_create" | "user_destroy" => json!({
             "created_at": now, "updated_at": now, "event_name": event, "user_id": user, "username": invention.login,
             "name": invention.login, "email": email,
@@ -160,9 +179,9 @@ fn invent(_host: &str, invention: &Invention) -> Result<Draft, SettingsError> {
             "created_at": now, "updated_at": now, "event_name": event, "user_id": user, "username": invention.login,
             "old_username": "former-login", "name": invention.login, "email": email,
         }),
-        _ => return Err(cannot_invent(invention, &KNOWN)),
+        _ => return Err(cannot_invent(invention, INVENTABLE)),
     };
-    Ok(draft(invention, event, &body))
+    Ok(Draft { id, ..draft(invention, event, &body) })
 }
 
 #[cfg(test)]

@@ -3,18 +3,13 @@
 use rstest::rstest;
 
 use super::*;
-use crate::delivery::{Encoding, SecretName};
+use crate::access::AccessKind;
+use crate::provider::SourceSettings;
+use crate::provider::trial::{self, access};
+use serde_json::Value;
 
 fn settings(own: &str) -> SourceSettings {
-    SourceSettings {
-        name: "larkspur".parse().unwrap(),
-        host: "git.larkspur.example".to_owned(),
-        roots: Vec::new(),
-        sightings: false,
-        verify: None,
-        header: None,
-        own: own.parse().unwrap(),
-    }
+    SourceSettings { own: own.parse().unwrap(), ..trial::settings() }
 }
 
 const OWN: &str = r#"
@@ -36,19 +31,7 @@ account = "/who/id"
 "#;
 
 fn interpreted(own: &str, body: &Value) -> Result<Meaning, Misshapen> {
-    let delivery = Delivery {
-        source: "larkspur".parse().unwrap(),
-        provider: NAME.to_owned(),
-        id: "d-1".parse().unwrap(),
-        event: "joined".parse().unwrap(),
-        encoding: Encoding::Json,
-        received_at: Timestamp(1_790_000_000_000_000),
-        secret: SecretName("env:S".into()),
-        stamp: None,
-        replay: None,
-        body: body.to_string().into_bytes().into(),
-    };
-    (DESCRIPTION.interpreter)(&settings(own)).unwrap().interpret(&delivery)
+    trial::interpreted(&DESCRIPTION, &settings(own), "joined", body)
 }
 
 #[test]
@@ -59,10 +42,9 @@ fn a_rule_finds_account_scope_and_time() {
         "where": { "id": "g-1", "name": "garden" },
     });
     let meaning = interpreted(OWN, &body).unwrap();
-    assert_eq!(meaning.at, Some("2026-03-01T10:00:00Z".parse().unwrap()));
-    let [Change::Access { account, scope, kind: AccessKind::Gained }] = meaning.changes.as_slice() else {
-        panic!("{meaning:?}")
-    };
+    assert_eq!(meaning.when.at, Some("2026-03-01T10:00:00Z".parse().unwrap()));
+    let (account, scope, kind) = access(meaning);
+    assert_eq!(kind, AccessKind::Gained);
     assert_eq!(account.key.to_string(), "standard-webhooks@git.larkspur.example:#71");
     assert_eq!(
         (account.login.as_deref(), account.email.as_deref()),
@@ -74,10 +56,8 @@ fn a_rule_finds_account_scope_and_time() {
 #[test]
 fn a_rule_without_a_scope_is_about_the_instance_and_an_event_without_a_rule_means_nothing() {
     let meaning = interpreted(OWN, &json!({ "event": { "name": "gone" }, "who": { "id": "x" } })).unwrap();
-    let [Change::Access { scope, kind: AccessKind::Lost, .. }] = meaning.changes.as_slice() else {
-        panic!("{meaning:?}")
-    };
-    assert_eq!(scope.id.kind, ScopeKind::Instance);
+    let (_, scope, kind) = access(meaning);
+    assert_eq!((scope.id.kind, kind), (ScopeKind::Instance, AccessKind::Lost));
     for body in [json!({ "event": { "name": "other" } }), json!([]), json!({})] {
         assert!(interpreted(OWN, &body).unwrap().changes.is_empty());
     }
@@ -95,6 +75,25 @@ fn what_a_rule_needs_and_does_not_find_parks_the_delivery(#[case] body: Value, #
 
 #[rstest]
 #[case("event = \"type\"", "event", "is no JSON pointer")]
+#[case("event = 7", "event", "string")]
+#[case("rules = 7", "rules", "[[source.rules]]")]
+#[case("[[rules]]\nevent = \"\"\nchange = \"lost\"\naccount = \"/id\"", "rules", "number 1: event is blank")]
+#[case("[[rules]]\nevent = \"a\"\nchange = \"lost\"\naccount = \"id\"", "rules", "number 1: \"id\" is no JSON pointer")]
+#[case(
+    "[[rules]]\nevent = \"a\"\nchange = \"lost\"\naccount = \"/id\"\nscope_name = \"/n\"",
+    "rules",
+    "scope_name without scope"
+)]
+#[case(
+    "[[rules]]\nevent = \"a\"\nchange = \"lost\"\naccount = \"/id\"\nscope = \"/n\"\nscope_kind = \"instance\"",
+    "rules",
+    "leave scope"
+)]
+#[case(
+    "[[rules]]\nevent = \"a\"\nchange = \"lost\"\naccount = \"/id\"\n[[rules]]\nevent = \"a\"\nchange = \"seen\"\naccount = \"/id\"",
+    "rules",
+    "number 2: there is a rule for \"a\" already"
+)]
 #[case("[[rules]]\nevent = \"a\"\nchange = \"joined\"\naccount = \"/id\"", "rules", "joined")]
 #[case("[[rules]]\nevent = \"a\"\nchange = \"lost\"", "rules", "account")]
 #[case("[[rules]]\nevent = \"a\"\nchange = \"lost\"\naccount = \"/id\"\nacount = \"/id\"", "rules", "acount")]
@@ -102,4 +101,25 @@ fn what_a_rule_needs_and_does_not_find_parks_the_delivery(#[case] body: Value, #
 fn wrong_rules_are_settings_errors(#[case] own: &str, #[case] key: &str, #[case] says: &str) {
     let error = (DESCRIPTION.interpreter)(&settings(own)).unwrap_err();
     assert!(error.key == key && error.message.contains(says), "{error}");
+}
+
+#[test]
+fn the_rules_are_explained_in_sentences() {
+    let explained = (DESCRIPTION.interpreter)(&settings(OWN)).unwrap().explained();
+    assert_eq!(
+        explained,
+        [
+            "the event is named at /event/name; all that no rule is about means nothing",
+            "joined: the account at /who/id gained the group at /where/id, login at /who/login, e-mail at /who/mail, name of \
+             it at /where/name, time at /event/at",
+            "gone: the account at /who/id lost the instance git.larkspur.example",
+        ]
+    );
+}
+
+#[test]
+fn a_key_that_comes_twice_where_a_rule_looks_parks_the_delivery() {
+    let body = br#"{"event": {"name": "gone"}, "who": {"id": 1, "id": 2}}"#.to_vec();
+    let interpreter = (DESCRIPTION.interpreter)(&settings(OWN)).unwrap();
+    assert_eq!(interpreter.interpret(&trial::delivery(NAME, "gone", body)).unwrap_err().path, "/who");
 }

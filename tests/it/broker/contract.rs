@@ -264,6 +264,7 @@ async fn a_checkpoint_arrives_behind_what_it_closes(#[values(Kind::RabbitMq, Kin
         source: "acme-github".parse().unwrap(),
         sequence: 41,
         voids: vec![7, 40],
+        held: None,
         refused: vec![RefusedCount {
             reason: "unverified".to_owned(),
             sender: "9f2c01aa".to_owned(),

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{delivery, drain, next, next_delivery};
+use crate::harness::chaos::Proxy;
 use crate::harness::rabbitmq::{Names, Node, Side, url};
 use crate::harness::{soon, until};
 
@@ -91,6 +92,36 @@ async fn of_many_publishes_in_flight_exactly_the_unroutable_ones_fail() {
         consumer.ack(&[message.tag]).await;
     }
     assert_eq!(seen, expected);
+    broker.close().await;
+    side.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_took_too_long_to_begin_keeps_no_messages() {
+    let names = Names::new(&url().await);
+    let real: url::Url = names.url.parse().unwrap();
+    let proxy = Proxy::to(real.socket_addrs(|| Some(5672)).unwrap()[0]).await;
+    let mut through = real.clone();
+    through.set_ip_host(proxy.address.ip()).unwrap();
+    through.set_port(Some(proxy.address.port())).unwrap();
+    let mut settings = settings(&names);
+    settings.url = through.to_string().into();
+    let broker = connect(settings);
+    until_well(&broker).await;
+    broker.publish(&delivery("d-1", "{}")).await.unwrap();
+    let side = Side::open(&names.url).await;
+    // Class 60, method 20: basic.consume.
+    proxy.mute_after(&[0, 60, 0, 20]);
+    let mut consumer = broker.consume(500).await;
+    until("the consumer is half begun", async || side.consumers(&names.work()).await == 1).await;
+    assert!(proxy.is_mute());
+    until("the attempt was given up", async || {
+        broker.health().reason.is_some_and(|reason| reason.contains("didn't answer within"))
+    })
+    .await;
+    proxy.mend();
+    assert_eq!(drain(&mut consumer, 1).await, ["d-1"]);
+    assert_eq!(side.consumers(&names.work()).await, 1);
     broker.close().await;
     side.close().await;
 }

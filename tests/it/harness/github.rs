@@ -1,12 +1,14 @@
 //! GitHub's side: things happen to accounts in an organisation, and GitHub posts a signed delivery for each.
 
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderMap;
-use rollcall::delivery::{DeliveryId, SecretName, Timestamp};
+use rollcall::delivery::{DeliveryId, Encoding, SecretName, Timestamp};
 use rollcall::outbound;
-use rollcall::provider::{self, Invention, Secret, Signer, SourceSettings};
+use rollcall::provider::{self, Draft, Invention, Secret, Signer, SourceSettings};
 use url::Url;
 use uuid::Uuid;
 
@@ -19,6 +21,26 @@ pub(crate) const ORGANIZATION: (&str, &str) = ("acme", "4201");
 /// An invented account, by its number: everything about it follows from that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Account(pub(crate) i64);
+
+impl Posted {
+    /// The same with other bytes under the same signature.
+    pub(crate) fn forged(mut self) -> Self {
+        let mut body = self.body.to_vec();
+        body.insert(1, b' ');
+        self.body = body.into();
+        self
+    }
+
+    /// Its head and body, as they go over the wire.
+    pub(crate) fn wire(&self, to: &Url) -> (String, Bytes) {
+        let mut head = format!("POST {} HTTP/1.1\r\nhost: test\r\n", to.path());
+        for (name, value) in &self.headers {
+            writeln!(head, "{name}: {}\r", value.to_str().unwrap()).unwrap();
+        }
+        write!(head, "content-length: {}\r\n\r\n", self.body.len()).unwrap();
+        (head, self.body.clone())
+    }
+}
 
 impl Account {
     pub(crate) fn login(self) -> String {
@@ -54,7 +76,7 @@ pub(crate) struct Posted {
     /// Whether the account has access after it.
     pub(crate) joined: bool,
     headers: HeaderMap,
-    body: Vec<u8>,
+    body: Bytes,
 }
 
 /// What GitHub was answered.
@@ -62,6 +84,23 @@ pub(crate) struct Posted {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) retry_after: Option<String>,
+}
+
+/// Something that happened, as GitHub tells it.
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    /// Its place in all that happens: a second after the one before.
+    pub(crate) number: u64,
+    /// The event and action: `organization.member_added`.
+    pub(crate) name: &'static str,
+    /// To whom; for what befalls a team or repository as a whole, somebody.
+    pub(crate) account: Account,
+    /// The login that the account has by then.
+    pub(crate) login: String,
+    /// The name and id of the organisation.
+    pub(crate) root: (String, String),
+    /// The name and id of the team or repository, where the event has one.
+    pub(crate) part: Option<(String, String)>,
 }
 
 /// GitHub. Its clock moves by a second with everything that happens, and stays behind ours.
@@ -74,6 +113,11 @@ pub(crate) struct GitHub {
 
 impl GitHub {
     pub(crate) fn new() -> Self {
+        Self::since(Duration::from_secs(3_600))
+    }
+
+    /// The same, where the first thing happened that long ago.
+    pub(crate) fn since(ago: Duration) -> Self {
         let settings = SourceSettings {
             name: "acme-github".parse().unwrap(),
             host: "github.com".to_owned(),
@@ -88,7 +132,7 @@ impl GitHub {
         Self {
             signer: (provider::find("github").unwrap().signer)(&settings, secret).unwrap(),
             http: outbound::builder(&anywhere, Duration::from_secs(10)).unwrap().build().unwrap(),
-            began: Timestamp::now().plus_micros(-3_600_000_000),
+            began: Timestamp::now().plus_micros(-i64::try_from(ago.as_micros()).unwrap()),
             happened: AtomicU64::new(0),
         }
     }
@@ -104,23 +148,53 @@ impl GitHub {
     }
 
     fn happens(&self, account: Account, joined: bool) -> Posted {
-        let number = self.happened.fetch_add(1, Ordering::Relaxed);
-        let at = self.began.plus(Duration::from_secs(number));
-        let event = if joined { "organization.member_added" } else { "organization.member_removed" };
         let (root, root_id) = ORGANIZATION;
-        let draft = self.signer.invent(&Invention {
-            id: Some(time_based(at, number).to_string()),
-            event: event.to_owned(),
+        self.tell(&Event {
+            number: self.happened.fetch_add(1, Ordering::Relaxed),
+            name: if joined { "organization.member_added" } else { "organization.member_removed" },
+            account,
             login: account.login(),
-            account_id: account.id(),
-            root: root.to_owned(),
-            root_id: root_id.to_owned(),
+            root: (root.to_owned(), root_id.to_owned()),
             part: None,
-            part_id: None,
+        })
+    }
+
+    /// The delivery that tells of something.
+    pub(crate) fn tell(&self, event: &Event) -> Posted {
+        let at = self.began.plus(Duration::from_secs(event.number));
+        let (part, part_id) = event.part.clone().unzip();
+        let draft = self.signer.invent(&Invention {
+            id: Some(time_based(at, event.number).to_string()),
+            event: event.name.to_owned(),
+            login: event.login.clone(),
+            account_id: event.account.id(),
+            root: event.root.0.clone(),
+            root_id: event.root.1.clone(),
+            part,
+            part_id,
         });
         let draft = draft.unwrap();
         let request = self.signer.sign(&draft, at).unwrap();
-        Posted { id: draft.id.parse().unwrap(), account, joined, headers: request.headers, body: request.body }
+        Posted {
+            id: draft.id.parse().unwrap(),
+            account: event.account,
+            joined: event.name == "organization.member_added",
+            headers: request.headers,
+            body: request.body.into(),
+        }
+    }
+
+    /// A push of about that many bytes, none of which is like another: it tells nothing about access.
+    pub(crate) fn large(&self, bytes: usize) -> Posted {
+        let padding: String = std::iter::repeat_with(fastrand::alphanumeric).take(bytes).collect();
+        let json = format!("{{\"ref\":\"refs/heads/main\",\"padding\":\"{padding}\"}}").into_bytes();
+        let number = self.happened.fetch_add(1, Ordering::Relaxed);
+        let at = self.began.plus(Duration::from_secs(number));
+        let id = time_based(at, number).to_string();
+        let draft = Draft { id, event: "push".to_owned(), encoding: Encoding::Json, json };
+        let request = self.signer.sign(&draft, at).unwrap();
+        let (headers, body) = (request.headers, request.body.into());
+        Posted { id: draft.id.parse().unwrap(), account: Account(0), joined: false, headers, body }
     }
 
     /// Posts a delivery. None if there was no answer.
@@ -129,6 +203,13 @@ impl GitHub {
         let response = request.send().await.ok()?;
         let retry_after = response.headers().get("Retry-After").map(|value| value.to_str().unwrap().to_owned());
         Some(Answer { status: response.status().as_u16(), retry_after })
+    }
+
+    /// Posts a delivery that somebody has changed on its way.
+    pub(crate) async fn forge(&self, to: &Url, delivery: &Posted) -> Option<Answer> {
+        let mut forged = delivery.clone();
+        forged.body = [&forged.body[..], b" "].concat().into();
+        self.post(to, &forged).await
     }
 
     /// Posts a delivery, which has to be taken.

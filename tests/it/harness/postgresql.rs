@@ -1,6 +1,9 @@
 //! A schema of a test's own in PostgreSQL, dropped in the end.
 
+use std::net::SocketAddr;
+
 use sqlx::{AnyConnection, AssertSqlSafe, Connection};
+use url::Url;
 use uuid::Uuid;
 
 /// Where PostgreSQL is unless `ROLLCALL_TEST_POSTGRES` says so.
@@ -23,6 +26,64 @@ impl Schema {
 }
 
 impl Schema {
+    /// Where PostgreSQL is.
+    pub(crate) fn server() -> SocketAddr {
+        let url: Url = server().parse().unwrap();
+        url.socket_addrs(|| Some(5432)).unwrap()[0]
+    }
+
+    /// The address of the schema by way of a proxy.
+    pub(crate) fn url_through(&self, proxy: SocketAddr) -> String {
+        let mut url: Url = self.url.parse().unwrap();
+        url.set_ip_host(proxy.ip()).unwrap();
+        url.set_port(Some(proxy.port())).unwrap();
+        url.into()
+    }
+
+    /// Ends everybody's sessions, as an administrator may.
+    pub(crate) async fn end_sessions(&self) {
+        run(&end("application_name", &self.name)).await;
+    }
+
+    /// Holds a table until the hold is dropped: whoever records waits.
+    pub(crate) async fn hold(&self, table: &str) -> AnyConnection {
+        sqlx::any::install_default_drivers();
+        let mut connection = AnyConnection::connect(&server()).await.unwrap();
+        for text in ["BEGIN".to_owned(), format!("LOCK TABLE {}.{table} IN ACCESS EXCLUSIVE MODE", self.name)] {
+            sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut connection).await.unwrap();
+        }
+        connection
+    }
+
+    /// How many tries the deliveries have that were begun and not finished, the most of any.
+    pub(crate) async fn begun(&self) -> i64 {
+        let mut connection = AnyConnection::connect(&server()).await.unwrap();
+        let text = format!("SELECT COALESCE(MAX(tries), 0) FROM {}.begun", self.name);
+        let tries = sqlx::query_scalar(AssertSqlSafe(text)).fetch_one(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        tries
+    }
+
+    /// How many sessions wait for a lock on a table of it.
+    pub(crate) async fn waiting(&self) -> i64 {
+        let mut connection = AnyConnection::connect(&server()).await.unwrap();
+        let text = format!(
+            "SELECT COUNT(*) FROM pg_stat_activity WHERE application_name = '{}' AND wait_event_type = 'Lock' \
+             AND query LIKE 'INSERT INTO deliveries%'",
+            self.name
+        );
+        let waiting = sqlx::query_scalar(AssertSqlSafe(text)).fetch_one(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        waiting
+    }
+
+    /// Puts the database's clock ahead by so many seconds, or back.
+    pub(crate) async fn shift_clock(&self, seconds: i64) {
+        let micros = seconds * 1_000_000;
+        let now = format!("CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) + ({micros})");
+        run(&format!("CREATE OR REPLACE VIEW {}.clock AS SELECT {now} AS now_us", self.name)).await;
+    }
+
     /// A role that may do in it what the one that serves may.
     pub(crate) async fn role(&self) -> Role {
         let role = Role {

@@ -40,10 +40,21 @@ pub(crate) struct Addresses {
 impl Process {
     /// Starts `rollcall` with these arguments and nothing but this environment; what it writes goes into the folder.
     pub(crate) fn start(folder: &Path, arguments: &[&str], environment: &[(&str, String)]) -> Self {
+        Self::start_under(&[], folder, arguments, environment)
+    }
+
+    /// The same, started by another program, which is given `rollcall` and its arguments and must become it.
+    pub(crate) fn start_under(
+        under: &[&str],
+        folder: &Path,
+        arguments: &[&str],
+        environment: &[(&str, String)],
+    ) -> Self {
         let name = format!("{:08x}", fastrand::u32(..));
         let (output, log) = (folder.join(format!("{name}.out")), folder.join(format!("{name}.log")));
-        let child = Command::new(env!("CARGO_BIN_EXE_rollcall"))
-            .args(arguments)
+        let words = [under, &[env!("CARGO_BIN_EXE_rollcall")], arguments].concat();
+        let child = Command::new(words[0])
+            .args(&words[1..])
             .current_dir(folder)
             .env_clear()
             .envs(environment.iter().map(|(name, value)| (name, value)))
@@ -52,34 +63,46 @@ impl Process {
             .stderr(File::create(&log).unwrap())
             .kill_on_drop(true)
             .spawn()
-            .unwrap();
+            .unwrap_or_else(|error| panic!("{} can't be started: {error}", words[0]));
         Self { child, output, log }
     }
 
     /// Waits until it serves: its log says where health is, its standard output where webhooks go.
     pub(crate) async fn ready(&mut self) -> Addresses {
-        let mut found = None;
-        until("the process is ready", async || {
-            let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none(), "it ended instead of getting ready: {}", read(&self.log));
-            found = addresses(&read(&self.output), &read(&self.log));
-            found.is_some()
-        })
-        .await;
-        found.unwrap()
+        let found = self.told(addresses).await;
+        found.unwrap_or_else(|| panic!("it ended instead of getting ready: {}", self.log()))
     }
 
     /// Waits until it works, and says where its admin listener is. For a process that takes no webhooks.
     pub(crate) async fn works(&mut self) -> Url {
+        let found = self.told(|_, log| admin(log)).await;
+        found.unwrap_or_else(|| panic!("it ended instead of getting ready: {}", self.log()))
+    }
+
+    /// Waits until its output and its log tell something. None if it ends instead.
+    pub(crate) async fn told<T>(&mut self, find: impl Fn(&str, &str) -> Option<T>) -> Option<T> {
         let mut found = None;
-        until("the process works", async || {
-            let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none(), "it ended instead of getting ready: {}", read(&self.log));
-            found = admin(&read(&self.log));
-            found.is_some()
+        until("the process is ready", async || {
+            found = find(&read(&self.output), &read(&self.log));
+            found.is_some() || self.has_ended()
         })
         .await;
-        found.unwrap()
+        found
+    }
+
+    /// Whether it has ended, for whatever reason.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// The process's id, while it runs.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// The file that it logs to.
+    pub(crate) fn log_file(&self) -> PathBuf {
+        self.log.clone()
     }
 
     /// What it has logged so far.
@@ -112,10 +135,15 @@ impl Process {
         self.signal("CONT").await;
     }
 
+    /// The most memory that it has had resident so far, in bytes.
+    pub(crate) fn peak_memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+    }
+
     async fn signal(&self, name: &str) {
-        let process = self.child.id().expect("a process that runs").to_string();
-        let sent = Command::new("/bin/sh").args(["-c", "kill -\"$0\" \"$1\"", name, &process]).status().await.unwrap();
-        assert!(sent.success());
+        signal(self.id().expect("a process that runs"), name).await;
     }
 
     /// Kills it, as a power cut would, and waits until it is gone.
@@ -145,16 +173,22 @@ impl Drop for Process {
     }
 }
 
+/// Sends a signal to a process that runs.
+pub(super) async fn signal(process: u32, name: &str) {
+    let arguments = ["-c", "kill -\"$0\" \"$1\"", name, &process.to_string()];
+    assert!(Command::new("/bin/sh").args(arguments).status().await.unwrap().success());
+}
+
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
-fn addresses(output: &str, log: &str) -> Option<Addresses> {
+pub(crate) fn addresses(output: &str, log: &str) -> Option<Addresses> {
     let webhook = output.lines().find_map(|line| line.split_once(": POST "))?.1.parse().ok()?;
     Some(Addresses { webhook, admin: admin(log)? })
 }
 
-fn admin(log: &str) -> Option<Url> {
+pub(crate) fn admin(log: &str) -> Option<Url> {
     let ready = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let admin = ready.into_iter().find(|line| line["message"] == "ready")?["admin"].as_str()?.to_owned();
     format!("http://{admin}/").parse().ok()

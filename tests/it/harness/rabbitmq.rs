@@ -3,7 +3,7 @@
 //! Each test has names of its own and removes what bears them. Tests that harm the broker start a [`Node`] of their own.
 
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,6 +15,7 @@ use lapin::{Channel, Connection, ConnectionProperties};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
+use super::process::signal;
 use super::{soon, until};
 
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
@@ -68,8 +69,17 @@ impl Side {
 
     /// How many messages wait in a queue.
     pub(crate) async fn depth(&self, queue: &str) -> u32 {
+        self.queue(queue).await.message_count()
+    }
+
+    /// How many consumers a queue has.
+    pub(crate) async fn consumers(&self, queue: &str) -> u32 {
+        self.queue(queue).await.consumer_count()
+    }
+
+    async fn queue(&self, queue: &str) -> lapin::Queue {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        self.channel.queue_declare(queue.into(), options, FieldTable::default()).await.unwrap().message_count()
+        self.channel.queue_declare(queue.into(), options, FieldTable::default()).await.unwrap()
     }
 
     pub(crate) async fn close(self) {
@@ -156,6 +166,36 @@ impl Node {
         Self { folder, port: free_port(), distribution_port: free_port(), management_port: None, guard: None }
     }
 
+    /// Another one that can form a cluster with this one.
+    fn peer(&self) -> Self {
+        let peer = Self::new();
+        let cookie = |node: &Self| node.folder.path().join(".erlang.cookie");
+        std::fs::copy(cookie(self), cookie(&peer)).unwrap();
+        peer
+    }
+
+    /// A cluster of so many, started. A node that loses sight of most of the others stands still until it sees them.
+    pub(crate) async fn cluster(size: usize) -> Vec<Self> {
+        let mut nodes = vec![Self::new()];
+        nodes.extend((1..size).map(|_| nodes[0].peer()).collect::<Vec<_>>());
+        for node in &mut nodes {
+            node.configure("cluster_partition_handling = pause_minority\n");
+            node.start().await;
+        }
+        for node in &nodes[1..] {
+            node.control(&["stop_app"]).await;
+            node.control(&["join_cluster", &nodes[0].name()]).await;
+            node.control(&["start_app"]).await;
+        }
+        nodes
+    }
+
+    fn configure(&self, lines: &str) {
+        let mut configuration = std::fs::OpenOptions::new();
+        let mut configuration = configuration.append(true).open(self.folder.path().join("rabbitmq.conf")).unwrap();
+        configuration.write_all(lines.as_bytes()).unwrap();
+    }
+
     /// The same with the management API.
     pub(crate) fn with_management() -> Self {
         let port = free_port();
@@ -163,15 +203,22 @@ impl Node {
         node.management_port = Some(port);
         std::fs::write(node.folder.path().join("plugins"), "[rabbitmq_management].\n").unwrap();
         let listen = format!("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {port}\n");
-        let mut configuration = std::fs::OpenOptions::new();
-        let mut configuration = configuration.append(true).open(node.folder.path().join("rabbitmq.conf")).unwrap();
-        configuration.write_all(listen.as_bytes()).unwrap();
+        node.configure(&listen);
         node
+    }
+
+    fn name(&self) -> String {
+        format!("rollcall-{}@localhost", self.port)
     }
 
     /// The address of the management API.
     pub(crate) fn management(&self) -> String {
         format!("http://127.0.0.1:{}", self.management_port.expect("a node with management"))
+    }
+
+    /// Where it takes connections.
+    pub(crate) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
     pub(crate) fn url(&self) -> String {
@@ -198,12 +245,27 @@ impl Node {
         soon("the end of the node", tokio::task::spawn_blocking(move || guard.wait())).await.unwrap().unwrap();
     }
 
-    /// Runs `rabbitmqctl`.
-    pub(crate) async fn control(&self, arguments: &[&str]) {
+    /// Stops it in the middle of whatever it does: to the others it is as if the network had lost it.
+    pub(crate) async fn freeze(&self) {
+        signal(self.process(), "STOP").await;
+    }
+
+    /// Lets it go on where it was frozen.
+    pub(crate) async fn thaw(&self) {
+        signal(self.process(), "CONT").await;
+    }
+
+    fn process(&self) -> u32 {
+        std::fs::read_to_string(self.pid_file()).unwrap().trim().parse().unwrap()
+    }
+
+    /// Runs `rabbitmqctl`, and returns what it says.
+    pub(crate) async fn control(&self, arguments: &[&str]) -> String {
         let mut command = self.command(CONTROL);
         command.args(arguments);
         let output = soon("rabbitmqctl", tokio::process::Command::from(command).output()).await.unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     fn pid_file(&self) -> PathBuf {
@@ -216,7 +278,7 @@ impl Node {
         command
             .current_dir(folder)
             .env("HOME", folder)
-            .env("RABBITMQ_NODENAME", format!("rollcall-{}@localhost", self.port))
+            .env("RABBITMQ_NODENAME", self.name())
             .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
             .env("RABBITMQ_NODE_PORT", self.port.to_string())
             .env("RABBITMQ_DIST_PORT", self.distribution_port.to_string())
@@ -226,7 +288,10 @@ impl Node {
             .env("RABBITMQ_CONFIG_FILE", folder.join("rabbitmq"))
             .env("RABBITMQ_CONF_ENV_FILE", folder.join("rabbitmq-env.conf"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("plugins"))
-            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1} +S 2");
+            .env(
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+                "-kernel inet_dist_use_interface {127,0,0,1} net_ticktime 8 +S 2",
+            );
         command
     }
 }

@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use toml::Table;
 use url::Url;
 
+use super::chaos::Proxy;
 use super::github::{Account, GitHub, ORGANIZATION, SECRET};
 use super::postgresql::{Role, Schema};
 use super::process::{Addresses, Process};
@@ -94,6 +95,36 @@ impl Site {
         self.schema = Some(schema);
     }
 
+    /// The schema in PostgreSQL, if the ledger is there.
+    pub(crate) const fn schema(&self) -> Option<&Schema> {
+        self.schema.as_ref()
+    }
+
+    /// Leaves the folder where it is, and says where that is.
+    pub(crate) fn keep(&mut self) -> PathBuf {
+        self.folder.disable_cleanup(true);
+        self.folder.path().to_owned()
+    }
+
+    /// Puts the ledger into PostgreSQL, and lets what follows reach it by way of a proxy only. The tests' own eye on the
+    /// ledger goes there directly.
+    pub(crate) async fn in_postgresql_behind_a_proxy(&mut self) -> Proxy {
+        self.in_postgresql().await;
+        let proxy = Proxy::to(Schema::server()).await;
+        let url = self.schema().unwrap().url_through(proxy.address);
+        self.set("ledger", "url", url);
+        proxy
+    }
+
+    /// Lets what follows reach Drata by way of a proxy.
+    pub(crate) async fn drata_behind_a_proxy(&mut self) -> Proxy {
+        let mut url: Url = self.config["drata"]["base_url"].as_str().unwrap().parse().unwrap();
+        let proxy = Proxy::to(url.socket_addrs(|| None).unwrap()[0]).await;
+        url.set_port(Some(proxy.address.port())).unwrap();
+        self.set("drata", "base_url", url.to_string());
+        proxy
+    }
+
     /// Lets what follows serve as a role of its own that may do what `deploy/postgres/role.sql` says.
     pub(crate) async fn serves_as_a_role(&mut self) -> Role {
         let role = self.schema.as_ref().expect("a site in PostgreSQL").role().await;
@@ -161,6 +192,14 @@ impl Site {
     /// Starts a process that only records and reconciles. It has no webhook secret.
     pub(crate) fn start_worker(&self) -> Process {
         self.serve_with(&["--role", "worker"], &[("DRATA_API_KEY", "a key".to_owned())])
+    }
+
+    /// Starts a process that only takes webhooks, by another program that becomes it.
+    pub(crate) fn start_ingress_under(&self, under: &[&str]) -> Process {
+        let file = self.write_config();
+        let arguments = ["--config", file.to_str().unwrap(), "serve", "--role", "ingress"];
+        let secret = [("GITHUB_WEBHOOK_SECRET", SECRET.to_owned())];
+        Process::start_under(under, self.folder.path(), &arguments, &secret)
     }
 
     /// The folder in which rollcall keeps its files.

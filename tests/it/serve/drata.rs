@@ -25,26 +25,49 @@ async fn a_call_that_fails_with_500_is_tried_again_until_it_succeeds() {
 
 #[tokio::test]
 async fn an_account_is_parked_with_dratas_message_when_its_attempts_are_used_up() {
-    let mut site = Site::new(Carrier::Embedded, 2).await;
+    let mut site = Site::new(Carrier::Embedded, 3).await;
     site.set("retry", "attempts", 3);
-    site.break_drata(&["500@connect"]);
+    site.set("retry", "first", "1s");
+    site.set("retry", "max", "1s");
+    site.break_drata(&[&format!("500:id={}@connect", ACCOUNT.identity())]);
     let (process, at) = site.serve().await;
     let join = site.github.join(ACCOUNT);
     site.github.accepted(&at.webhook, &join).await;
-
+    until("it has failed once", async || site.connects(ACCOUNT).len() == 1).await;
     let ledger = site.ledger().await;
+    let other = site.github.join(Account(2));
+    site.github.accepted(&at.webhook, &other).await;
+    becomes(&ledger, &other.id, Outcome::Applied).await;
+
     let reason = becomes(&ledger, &join.id, Outcome::Parked).await;
     assert_eq!(reason, "after 3 attempts: connect: 500: Drata answered 500: Internal Server Error");
     assert_eq!(site.connects(ACCOUNT).len(), 3);
 
     // Nobody else suffers, and the parked one is left alone.
     site.break_drata(&[]);
-    let other = site.github.join(Account(2));
+    let other = site.github.join(Account(3));
     site.github.accepted(&at.webhook, &other).await;
     becomes(&ledger, &other.id, Outcome::Applied).await;
     assert_eq!(process.stop().await.code, Some(0));
     assert_eq!(outcome(&site.ledger().await, &join.id).await.unwrap().0, Outcome::Parked);
     assert_eq!(site.connects(ACCOUNT).len(), 3);
+}
+
+/// Nobody else tried, so nobody knows whose trouble it is.
+#[tokio::test]
+async fn an_outage_that_only_one_account_has_met_parks_nobody() {
+    let mut site = Site::new(Carrier::Embedded, 1).await;
+    site.set("retry", "attempts", 3);
+    site.break_drata(&["500@connect"]);
+    let (_process, at) = site.serve().await;
+    let join = site.github.join(ACCOUNT);
+    site.github.accepted(&at.webhook, &join).await;
+    let ledger = site.ledger().await;
+    until("a probe has failed", async || ledger.halt().await.unwrap().is_some_and(|halt| halt.probes > 0)).await;
+    assert_eq!(outcome(&ledger, &join.id).await.unwrap().0, Outcome::Pending);
+    assert_eq!(site.ask(&at, "/health").await.1["parts"]["drata"]["state"], "down");
+    site.break_drata(&[]);
+    becomes(&ledger, &join.id, Outcome::Applied).await;
 }
 
 #[rstest]
@@ -196,4 +219,50 @@ async fn a_drata_that_fails_for_everybody_costs_probes_and_parks_nothing() {
     assert!(!site.is_linked(Account(1)));
     until("health is well", async || site.ask(&at, "/health").await.0 == 200).await;
     assert!(!ledger.balance().await.unwrap().outcomes.contains_key("parked"));
+}
+
+/// How Drata can't be reached.
+#[derive(Clone, Copy, Debug)]
+enum Away {
+    /// Connections are accepted and closed.
+    Cut,
+    /// Connections stand, and nothing comes back.
+    Silent,
+}
+
+#[rstest]
+#[case::cut(Away::Cut)]
+#[case::silent(Away::Silent)]
+#[tokio::test]
+async fn a_drata_that_cannot_be_reached_costs_probes_and_parks_nothing(#[case] away: Away) {
+    let people = 8;
+    let mut site = Site::new(Carrier::Embedded, people).await;
+    site.set("retry", "attempts", 3);
+    let drata = site.drata_behind_a_proxy().await;
+    match away {
+        Away::Cut => drata.cut(),
+        Away::Silent => drata.hold(),
+    }
+    let (process, at) = site.serve().await;
+    let joins: Vec<_> = (1..=people).map(|n| site.github.join(Account(n))).collect();
+    for join in &joins {
+        site.github.accepted(&at.webhook, join).await;
+    }
+    until("the breaker is open", async || site.ask(&at, "/health").await.1["parts"]["drata"]["state"] == "down").await;
+    assert_eq!(site.ask(&at, "/ready").await.0, 200);
+    let ledger = site.ledger().await;
+    until("a probe has failed", async || ledger.halt().await.unwrap().is_some_and(|halt| halt.probes > 0)).await;
+    for join in &joins {
+        assert_eq!(outcome(&ledger, &join.id).await.unwrap().0, Outcome::Pending);
+    }
+
+    drata.mend();
+    drata.mend();
+    for join in &joins {
+        becomes(&ledger, &join.id, Outcome::Applied).await;
+    }
+    let calls: usize = joins.iter().map(|join| site.connects(join.account).len()).sum();
+    assert_eq!(calls, joins.len(), "each account was reconciled once");
+    until("health is well", async || site.ask(&at, "/health").await.0 == 200).await;
+    assert_eq!(process.stop().await.code, Some(0));
 }

@@ -1,21 +1,26 @@
-//! The connection to RabbitMQ breaks under load.
+//! The connection to RabbitMQ breaks under load, with a spool and without; ledger and Drata are away at once.
 
 use std::collections::{BTreeMap, HashSet};
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use rollcall::delivery::DeliveryId;
+use rollcall::ledger::outcome::Outcome;
+use rstest::rstest;
 
 use crate::harness::chaos::Proxy;
 use crate::harness::github::{Account, Posted};
 use crate::harness::rabbitmq::{Names, url};
-use crate::harness::site::{Carrier, Site, is_settled};
+use crate::harness::site::{Carrier, Site, becomes, is_settled, outcome};
 use crate::harness::until;
 
 const ACCOUNTS: i64 = 30;
 
+#[rstest]
+#[case::without_a_spool(false)]
+#[case::with_a_spool(true)]
 #[tokio::test]
-async fn a_broker_cut_off_under_load_loses_nothing_and_every_status_is_right() {
+async fn a_broker_cut_off_under_load_loses_nothing_and_every_status_is_right(#[case] spool: bool) {
     let real: url::Url = url().await.parse().unwrap();
     let upstream = real.socket_addrs(|| Some(5672)).unwrap()[0];
     let proxy = Proxy::to(upstream).await;
@@ -25,6 +30,7 @@ async fn a_broker_cut_off_under_load_loses_nothing_and_every_status_is_right() {
 
     let mut site = Site::new(Carrier::Embedded, ACCOUNTS).await;
     site.carried_by(through.as_str(), Names::new(real.as_str()));
+    site.set("spool", "enabled", spool);
     site.set("broker", "confirm_timeout", "500ms");
     site.set("broker", "publish_timeout", "1s");
     site.break_drata(&["500:10%@connect"]);
@@ -58,7 +64,7 @@ async fn a_broker_cut_off_under_load_loses_nothing_and_every_status_is_right() {
         }
     }
     drop(answers);
-    assert!(refused > 0, "nobody noticed the cuts");
+    assert_eq!(refused == 0, spool, "{refused} of {answered} were refused");
     until("it is ready again", async || site.ask(&at, "/ready").await.0 == 200).await;
     // What was refused, an administrator has GitHub deliver again.
     for posted in &deliveries {
@@ -94,4 +100,83 @@ fn all_that_happens(site: &Site) -> Vec<Posted> {
         }
     }
     happened
+}
+
+/// What comes back first.
+#[derive(Clone, Copy, Debug)]
+enum First {
+    Ledger,
+    Drata,
+}
+
+#[rstest]
+#[case::the_ledger(First::Ledger)]
+#[case::drata(First::Drata)]
+#[tokio::test]
+async fn ledger_and_drata_away_at_once_lose_nothing_and_each_account_is_settled_once_losses_first(
+    #[case] first: First,
+) {
+    let leavers = 24;
+    let mut site = Site::new(Carrier::RabbitMq, 2 * leavers).await;
+    let ledger_wire = site.in_postgresql_behind_a_proxy().await;
+    let drata_wire = site.drata_behind_a_proxy().await;
+    let (process, at) = site.serve().await;
+    until("it is ready", async || site.ask(&at, "/ready").await.0 == 200).await;
+    let ledger = site.ledger().await;
+    let joins: Vec<_> = (1..=leavers).map(|n| site.github.join(Account(n))).collect();
+    for join in &joins {
+        site.github.accepted(&at.webhook, join).await;
+    }
+    for join in &joins {
+        becomes(&ledger, &join.id, Outcome::Applied).await;
+    }
+
+    ledger_wire.cut();
+    drata_wire.cut();
+    let before = site.drata.requests().len();
+    let mut missed: Vec<_> = (1..=leavers).map(|n| site.github.leave(Account(n))).collect();
+    missed.extend((leavers + 1..=2 * leavers).map(|n| site.github.join(Account(n))));
+    for delivery in &missed {
+        site.github.accepted(&at.webhook, delivery).await;
+    }
+    until("health says so", async || site.ask(&at, "/health").await.1["parts"]["ledger"]["state"] == "down").await;
+    assert_eq!(site.ask(&at, "/ready").await.0, 200);
+
+    // Slow enough that it shows who went first.
+    site.break_drata(&["slow=100ms@connect"]);
+    match first {
+        First::Ledger => {
+            ledger_wire.mend();
+            for delivery in &missed {
+                until("it is recorded", async || outcome(&ledger, &delivery.id).await.is_some()).await;
+            }
+            until("the breaker is open", async || ledger.halt().await.unwrap().is_some()).await;
+            drata_wire.mend();
+        }
+        First::Drata => {
+            drata_wire.mend();
+            ledger_wire.mend();
+        }
+    }
+    for delivery in &missed {
+        becomes(&ledger, &delivery.id, Outcome::Applied).await;
+    }
+    let mut connects = site.drata.requests().split_off(before);
+    connects.retain(|seen| seen.method == "PUT");
+    connects.sort_by_key(|seen| seen.begun);
+    assert_eq!(connects.len(), missed.len(), "one call an account: {connects:?}");
+    // A probe is whoever's turn it is; then as many losses go at once as there are places.
+    let probes = if matches!(first, First::Ledger) { 1 } else { 0 };
+    let joined_among_the_first = connects.iter().take(8 + probes).filter(|seen| seen.user_id.is_some()).count();
+    assert!(joined_among_the_first <= probes, "losses go first: {connects:?}");
+    for n in 1..=2 * leavers {
+        assert_eq!(site.is_linked(Account(n)), n > leavers, "{n}");
+    }
+    until("nothing is missing", async || {
+        let balance = ledger.balance().await.unwrap();
+        balance.missing() == 0 && balance.adds_up() && !balance.outcomes.contains_key("parked")
+    })
+    .await;
+    until("health is well", async || site.ask(&at, "/health").await.0 == 200).await;
+    assert_eq!(process.stop().await.code, Some(0));
 }

@@ -123,8 +123,9 @@ async fn two_processes_never_share_a_data_folder() {
 }
 
 #[tokio::test]
-async fn a_broker_out_of_reach_keeps_deliveries_away_and_the_process_up() {
+async fn a_broker_out_of_reach_without_a_spool_keeps_deliveries_away_and_the_process_up() {
     let mut site = Site::new(Carrier::Embedded, 1).await;
+    site.set("spool", "enabled", false);
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     site.set("broker", "url", format!("amqp://guest:guest@{nobody}/%2f"));
     site.set("broker", "confirm_timeout", "500ms");

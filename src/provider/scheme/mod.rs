@@ -1,11 +1,12 @@
 //! How deliveries are authenticated, once for all providers that do it in a usual way: the verifier, and the signer as
 //! its other direction. Which scheme a source has comes from its configuration; the request never chooses.
 
+mod sign;
+
 use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use form_urlencoded::byte_serialize;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
@@ -13,8 +14,9 @@ use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+pub(super) use self::sign::{HeadersOf, SchemeSigner, cannot_invent, draft};
 use super::signature::{HmacKey, HmacKeys, Tag, came, hex_header, only_value};
-use super::{Draft, Invention, Refusal, Secret, SettingsError, SignedRequest, Signer, Verifier};
+use super::{Refusal, Secret, SettingsError, Verifier};
 use crate::delivery::{Encoding, Named, SecretName, Timestamp, Unverified, Verified, json_of};
 
 /// How far the time of a signature may be from ours, both ways: five minutes, as the reference libraries of Standard
@@ -81,7 +83,8 @@ impl Scheme {
                 HmacKeys::new(secrets)?;
                 for secret in secrets {
                     let value = secret.value.expose_secret();
-                    let why = if matches!(self, Self::Basic) && !value.contains(':') {
+                    let password = value.split_once(':').map_or("", |(_, password)| password);
+                    let why = if matches!(self, Self::Basic) && password.trim().is_empty() {
                         "must be user:password"
                     } else if HeaderValue::from_str(value).is_err() || value.trim() != value {
                         "can't travel in a header: it has control characters, or spaces at an end"
@@ -153,13 +156,21 @@ impl<'h> Stamped<'h> {
         let at = at.ok_or_else(|| Refusal::Unverified(format!("{WEBHOOK_TIMESTAMP} isn't a number of seconds")))?;
         // Signatures of versions that we don't know are skipped, as the specification wants.
         let listed = signature.as_bytes().split(|byte| *byte == b' ').take(MOST_SIGNATURES);
-        let tags: Vec<Tag> =
-            listed.filter_map(|listed| Tag::from_bytes(&BASE64.decode(listed.strip_prefix(b"v1,")?).ok()?)).collect();
+        let tags: Vec<Tag> = listed.filter_map(|listed| tag_of(listed.strip_prefix(b"v1,")?)).collect();
         if tags.is_empty() || id.is_empty() {
             return Err(Refusal::Unverified(format!("{WEBHOOK_SIGNATURE} has no v1,<base64 of 32 bytes>")));
         }
         Ok(Self { id: id.as_bytes(), timestamp: digits, at, tags })
     }
+}
+
+/// The tag that base64 text is.
+fn tag_of(text: &[u8]) -> Option<Tag> {
+    /// What 32 bytes need at most while they are decoded.
+    const ROOM: usize = 36;
+    let mut bytes = [0; ROOM];
+    let length = BASE64.decode_slice(text, &mut bytes).ok()?;
+    Tag::from_bytes(bytes.get(..length)?)
 }
 
 impl Verifier for SchemeVerifier {
@@ -179,9 +190,7 @@ impl Verifier for SchemeVerifier {
                 let tag = hex_header(headers, header, prefix)?;
                 let signed = match over {
                     Over::Body => Cow::Borrowed(&request.body[..]),
-                    Over::Json => json_of(request.encoding, request.body).map_err(|_| {
-                        Refusal::Unverified(format!("{header} is over the JSON text, and the form has none"))
-                    })?,
+                    Over::Json => signed_text(header, request.encoding, request.body)?,
                 };
                 self.signed_by(header, &[&signed], &[tag])?
             }
@@ -211,7 +220,7 @@ impl SchemeVerifier {
         let Secrets::Hmac(keys) = &self.secrets else {
             return Err(Refusal::Unverified("the source has no keys".to_owned()));
         };
-        tags.iter().find_map(|tag| keys.matching(parts, tag)).cloned().ok_or_else(|| {
+        keys.matching(parts, tags).cloned().ok_or_else(|| {
             Refusal::Unverified(format!(
                 "{header} doesn't fit the body under any of the source's secrets; either the secret at the provider is \
                  another one, or something on the way changed the body"
@@ -238,6 +247,15 @@ impl SchemeVerifier {
             )
         })
     }
+}
+
+/// The JSON text that is signed, itself or alone in a form: nothing that the signature doesn't cover may come along.
+fn signed_text<'b>(header: &str, encoding: Encoding, body: &'b [u8]) -> Result<Cow<'b, [u8]>, Refusal> {
+    let wrong = |why: &str| Refusal::Unverified(format!("{header} is over the JSON text, and {why}"));
+    if encoding == Encoding::Form && body.contains(&b'&') {
+        return Err(wrong("the form has other fields besides"));
+    }
+    json_of(encoding, body).map_err(|_| wrong("the form has none"))
 }
 
 fn presented<'h>(headers: &'h HeaderMap, header: &HeaderName) -> Result<&'h [u8], Refusal> {
@@ -267,23 +285,15 @@ pub(super) fn label<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h str, R
     }
 }
 
-/// A text at the top of a body; anything else that stands there counts for nothing.
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(transparent)]
-pub(super) struct Loose<'a>(#[serde(borrow)] Option<&'a serde_json::value::RawValue>);
-
-impl Loose<'_> {
-    pub(super) fn text(&self) -> Option<String> {
-        let text: String = serde_json::from_str(self.0?.get()).ok()?;
-        (!text.trim().is_empty()).then_some(text)
-    }
-}
-
-/// Reads what the top of a verified body says of itself into `T`, whose fields are [`Loose`]. A body that is JSON but of
+/// Reads what the top of a verified body says of itself into `T`, whose fields are [`super::fields::Loose`]. A body that is JSON but of
 /// another shape, or that says something twice, says nothing.
 pub(super) fn head<'a, T: Default + serde::Deserialize<'a>>(json: &'a [u8]) -> Result<T, Refusal> {
     let malformed = |_| Refusal::Malformed("the body isn't JSON".to_owned());
     let text = std::str::from_utf8(json).map_err(|_| Refusal::Malformed("the body isn't UTF-8".to_owned()))?;
+    // Serde would take an array for an object's fields one after the other.
+    if !text.trim_start().starts_with('{') {
+        return serde_json::from_str::<IgnoredAny>(text).map(|_| T::default()).map_err(malformed);
+    }
     match serde_json::from_str::<T>(text) {
         Ok(head) => Ok(head),
         Err(error) if error.is_data() => {
@@ -296,96 +306,6 @@ pub(super) fn head<'a, T: Default + serde::Deserialize<'a>>(json: &'a [u8]) -> R
 /// The JSON text of a verified body.
 pub(super) fn json(verified: &Verified) -> Result<Cow<'_, [u8]>, Refusal> {
     json_of(verified.encoding(), verified.body()).map_err(|missing| Refusal::Malformed(missing.to_string()))
-}
-
-/// The headers that say what a request is, by its provider, in the order in which it sends them.
-pub(super) type HeadersOf = fn(&Draft) -> Vec<(&'static str, String)>;
-/// Writes an event of the provider's own shape.
-pub(super) type Invent = fn(host: &str, &Invention) -> Result<Draft, SettingsError>;
-
-/// Signs the deliveries of one source by its scheme.
-#[derive(Debug)]
-pub(super) struct SchemeSigner {
-    scheme: Scheme,
-    secret: Secret,
-    host: String,
-    headers: HeadersOf,
-    invent: Invent,
-}
-
-impl SchemeSigner {
-    pub(super) fn new(
-        scheme: Scheme,
-        secret: Secret,
-        host: &str,
-        headers: HeadersOf,
-        invent: Invent,
-    ) -> Result<Self, SettingsError> {
-        scheme.secrets(std::slice::from_ref(&secret))?;
-        Ok(Self { scheme, secret, host: host.to_owned(), headers, invent })
-    }
-}
-
-impl Signer for SchemeSigner {
-    fn sign(&self, draft: &Draft, now: Timestamp) -> Result<SignedRequest, SettingsError> {
-        let body = match draft.encoding {
-            Encoding::Json => draft.json.clone(),
-            Encoding::Form => format!("payload={}", byte_serialize(&draft.json).collect::<String>()).into_bytes(),
-        };
-        let mut headers = HeaderMap::new();
-        let mut put = |name: HeaderName, value: &str| match HeaderValue::from_str(value) {
-            Ok(value) => {
-                headers.insert(name, value);
-                Ok(())
-            }
-            Err(_) => Err(blame(name.as_str(), "its value can't travel in a header: it has control characters")),
-        };
-        put(http::header::CONTENT_TYPE, draft.encoding.media_type())?;
-        for (name, value) in (self.headers)(draft) {
-            put(HeaderName::from_bytes(name.as_bytes()).map_err(|_| blame(name, "is no header"))?, &value)?;
-        }
-        match &self.scheme {
-            Scheme::Hex { header, prefix, over } => {
-                let signed = if *over == Over::Json { &draft.json } else { &body };
-                let tag = HmacKey::new(&self.secret)?.sign(&[signed]);
-                put(
-                    HeaderName::from_bytes(header.as_bytes()).map_err(|_| blame(header, "is no header"))?,
-                    &format!("{prefix}{tag}"),
-                )?;
-            }
-            Scheme::Standard => {
-                let timestamp = (now.micros() / 1_000_000).to_string();
-                let tag = decoded(&self.secret)?.sign(&[draft.id.as_bytes(), b".", timestamp.as_bytes(), b".", &body]);
-                put(HeaderName::from_static(WEBHOOK_ID), &draft.id)?;
-                put(HeaderName::from_static(WEBHOOK_TIMESTAMP), &timestamp)?;
-                put(HeaderName::from_static(WEBHOOK_SIGNATURE), &format!("v1,{}", BASE64.encode(tag.as_bytes())))?;
-            }
-            Scheme::Plain { header } => put(header.clone(), self.secret.value.expose_secret())?,
-            Scheme::Basic => {
-                put(AUTHORIZATION, &format!("Basic {}", BASE64.encode(self.secret.value.expose_secret())))?;
-            }
-        }
-        Ok(SignedRequest { headers, body })
-    }
-
-    fn invent(&self, invention: &Invention) -> Result<Draft, SettingsError> {
-        (self.invent)(&self.host, invention)
-    }
-}
-
-/// The draft of an invented event.
-pub(super) fn draft(invention: &Invention, event: &str, body: &serde_json::Value) -> Draft {
-    Draft {
-        id: invention.id.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
-        event: event.to_owned(),
-        encoding: Encoding::Json,
-        json: body.to_string().into_bytes(),
-    }
-}
-
-/// No such event can be invented.
-pub(super) fn cannot_invent(invention: &Invention, known: &[&str]) -> SettingsError {
-    blame("event", format!("{:?} can't be invented; there are {}", invention.event, known.join(", ")))
 }
 
 /// What a provider that signs, and knows no other way, refuses in a source's table.

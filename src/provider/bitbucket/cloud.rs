@@ -1,0 +1,194 @@
+//! Bitbucket Cloud.
+//!
+//! <!-- events of bitbucket-cloud -->
+//! | event | change | meaning |
+//! |---|---|---|
+//! | `repo.push` | seen repo | whoever pushed has access |
+//! | `pullrequest.fulfilled` | seen repo | whoever merged has access |
+//! | `pullrequest.*` | seen repo or - | whoever works on a pull request of a private repository has access |
+//! | `issue.*` | - | an issue may be anybody's |
+//! | `repo.*` | - | says nothing about access |
+//! | `project.*` | - | says nothing about access |
+//! <!-- /events -->
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{NO_ACCESS, NOBODY, NOWHERE, PUBLIC, SCHEME, check, name, seen, sent};
+use crate::access::{Account, AccountKey, AccountKind, Scope, ScopeKind};
+use crate::delivery::Delivery;
+use crate::provider::fields::{Loose, json_text, read};
+use crate::provider::scheme::{SchemeSigner, SchemeVerifier, cannot_invent, draft};
+use crate::provider::{Description, Draft, EventRow, Interpreter, Invention, Meaning, Misshapen, SettingsError};
+
+/// Bitbucket Cloud.
+pub(crate) static CLOUD: Description = Description {
+    name: "bitbucket-cloud",
+    title: "Bitbucket Cloud",
+    verification: "X-Hub-Signature: HMAC-SHA256 of the raw body",
+    default_host: Some("bitbucket.org"),
+    client_type: |_| Some("BITBUCKET"),
+    hooks: &["Repository: Push", "Pull request: Created, Updated, Approved, Merged, Declined"],
+    events: &[
+        EventRow { event: "repo.push", change: "seen repo", meaning: "whoever pushed has access" },
+        EventRow { event: "pullrequest.fulfilled", change: "seen repo", meaning: "whoever merged has access" },
+        EventRow {
+            event: "pullrequest.*",
+            change: "seen repo or -",
+            meaning: "whoever works on a pull request of a private repository has access",
+        },
+        EventRow { event: "issue.*", change: "-", meaning: "an issue may be anybody's" },
+        EventRow { event: "repo.*", change: "-", meaning: "says nothing about access" },
+        EventRow { event: "project.*", change: "-", meaning: "says nothing about access" },
+    ],
+    invents: &["repo.push"],
+    verifier: |settings, secrets| {
+        check(settings)?;
+        Ok(Box::new(SchemeVerifier::new(SCHEME, &secrets, |headers, verified| {
+            name(headers, verified, "X-Request-UUID")
+        })?))
+    },
+    interpreter: |settings| {
+        check(settings)?;
+        Ok(Box::new(Cloud { host: settings.host.clone() }))
+    },
+    signer: |settings, secret| {
+        check(settings)?;
+        let headers = |draft: &Draft| sent(draft, "x-request-uuid");
+        Ok(Box::new(SchemeSigner::new(SCHEME, secret, &settings.host, headers, invent)?))
+    },
+};
+
+#[derive(Debug)]
+struct Cloud {
+    host: String,
+}
+
+#[derive(Deserialize)]
+struct CloudBody<'a> {
+    #[serde(borrow, default)]
+    actor: Loose<'a>,
+    #[serde(borrow, default)]
+    repository: Loose<'a>,
+    #[serde(borrow, default)]
+    push: Loose<'a>,
+    #[serde(borrow, default)]
+    pullrequest: Loose<'a>,
+}
+
+#[derive(Deserialize)]
+struct CloudActor<'a> {
+    #[serde(borrow, default)]
+    uuid: Loose<'a>,
+    #[serde(borrow, default)]
+    account_id: Loose<'a>,
+    #[serde(borrow, default, rename = "type")]
+    kind: Loose<'a>,
+}
+
+#[derive(Deserialize)]
+struct CloudRepository<'a> {
+    #[serde(borrow, default)]
+    uuid: Loose<'a>,
+    #[serde(borrow, default)]
+    full_name: Loose<'a>,
+    #[serde(borrow, default)]
+    is_private: Loose<'a>,
+    #[serde(borrow, default)]
+    workspace: Loose<'a>,
+    /// The same account as the workspace's, in bodies from before there were workspaces.
+    #[serde(borrow, default)]
+    owner: Loose<'a>,
+}
+
+#[derive(Deserialize)]
+struct CloudPullRequest<'a> {
+    #[serde(borrow, default)]
+    state: Loose<'a>,
+}
+
+#[derive(Default, Deserialize)]
+struct CloudWorkspace<'a> {
+    #[serde(borrow, default)]
+    uuid: Loose<'a>,
+    #[serde(borrow, default)]
+    slug: Loose<'a>,
+}
+
+impl Cloud {
+    /// The account's id is its `uuid`; `account_id`, the same person's at all of Atlassian, may be missing. A nickname is
+    /// neither unique nor a login, so it isn't kept.
+    fn account(&self, actor: &CloudActor<'_>) -> Result<Account, &'static str> {
+        let kind = match actor.kind.text().as_deref() {
+            Some("user") | None => AccountKind::Person,
+            Some("app_user" | "AppUser") => AccountKind::Bot,
+            Some(_) => return Err("whoever acted isn't a user"),
+        };
+        let atlassian = actor.account_id.label();
+        let id = actor.uuid.label().or_else(|| atlassian.clone()).ok_or(NOBODY)?;
+        let key = AccountKey { provider: "bitbucket-cloud".to_owned(), host: self.host.clone(), id };
+        Ok(Account { key, node_id: atlassian, login: None, email: None, kind })
+    }
+}
+
+impl Interpreter for Cloud {
+    fn interpret(&self, delivery: &Delivery) -> Result<Meaning, Misshapen> {
+        let event = delivery.event.as_str();
+        let push = event == "repo.push";
+        if !push && !event.starts_with("pullrequest.") {
+            return Ok(Meaning::nothing(NO_ACCESS));
+        }
+        let json = json_text(delivery)?;
+        let body: CloudBody<'_> = read(&json)?;
+        // The event's name isn't signed: a body of another event must not pass for one that needs access.
+        let (mark, there) = if push { ("push", body.push) } else { ("pullrequest", body.pullrequest) };
+        if !there.is_there() {
+            return Err(Misshapen::of(mark, "isn't there, though every such event has it"));
+        }
+        if !body.actor.is_there() || !body.repository.is_there() {
+            return Ok(Meaning::nothing(NOBODY));
+        }
+        let actor: CloudActor<'_> = body.actor.get("actor")?;
+        let repository: CloudRepository<'_> = body.repository.get("repository")?;
+        let merged = || {
+            let request = body.pullrequest.find::<CloudPullRequest<'_>>();
+            event == "pullrequest.fulfilled" && request.is_some_and(|it| it.state.text().as_deref() == Some("MERGED"))
+        };
+        if !push && !repository.is_private.is_true() && !merged() {
+            return Ok(Meaning::nothing(PUBLIC));
+        }
+        let account = match self.account(&actor) {
+            Ok(account) => account,
+            Err(why) => return Ok(Meaning::nothing(why)),
+        };
+        if !repository.uuid.is_there() {
+            return Ok(Meaning::nothing(NOWHERE));
+        }
+        let (id, full_name) = (repository.uuid.id("repository.uuid")?, repository.full_name.label());
+        let workspace: CloudWorkspace<'_> =
+            repository.workspace.find().or_else(|| repository.owner.find()).unwrap_or_default();
+        let slug = workspace.slug.label().or_else(|| Some(full_name.as_deref()?.split_once('/')?.0.to_owned()));
+        let scope = match workspace.uuid.label() {
+            Some(uuid) => Scope::top(ScopeKind::Org, uuid, slug).part(ScopeKind::Repo, id, full_name),
+            None => Scope::top(ScopeKind::Repo, id, full_name),
+        };
+        Ok(seen(account, scope))
+    }
+}
+
+fn invent(_host: &str, invention: &Invention) -> Result<Draft, SettingsError> {
+    if invention.event != "repo.push" {
+        return Err(cannot_invent(invention, CLOUD.invents));
+    }
+    let part = invention.part.as_deref().unwrap_or("website");
+    let body = json!({
+        "actor": { "type": "user", "uuid": invention.account_id, "nickname": invention.login, "display_name": invention.login },
+        "repository": {
+            "type": "repository", "uuid": invention.part_id.as_deref().unwrap_or("{00000000-0000-4000-8000-000000000001}"),
+            "name": part, "full_name": format!("{}/{part}", invention.root),
+            "workspace": { "type": "workspace", "uuid": invention.root_id, "slug": invention.root },
+        },
+        "push": { "changes": [] },
+    });
+    Ok(draft(invention, "repo.push", &body))
+}

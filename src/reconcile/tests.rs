@@ -1,0 +1,227 @@
+//! Outages of the platform, from the first failure to the last account that was owed, on a clock that the test turns.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use rstest::rstest;
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind, When};
+use crate::delivery::{Delivery, Encoding, SecretName};
+use crate::drata;
+use crate::ledger::database::Database;
+use crate::ledger::outcome::Outcome;
+use crate::ledger::record::{Entry, Placed, Reading, Record};
+use crate::ledger::trial::Trial;
+use crate::sandbox::{Fault, Identity, Options, Person, Sandbox};
+use crate::target::ConnectionRef;
+
+const HOUR: Duration = Duration::from_hours(1);
+const BEGAN: Timestamp = Timestamp(1_790_000_000_000_000);
+/// Accounts that had joined before the outage, and leave in it; as many others join in it.
+const ACCOUNTS: i64 = 10;
+
+struct Site {
+    trial: Trial,
+    drata: Sandbox,
+    base_url: url::Url,
+    now: Timestamp,
+    tasks: Tasks,
+}
+
+impl Site {
+    async fn open() -> Self {
+        let drata = Sandbox::new(Options {
+            people: Some((1..=2 * ACCOUNTS).map(person).collect()),
+            identities: Some((1..=2 * ACCOUNTS).map(identity).collect()),
+            requests_per_minute: None,
+            ..Options::default()
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base_url = format!("http://{}/public", listener.local_addr().unwrap()).parse().unwrap();
+        let tasks = Tasks::new();
+        tasks.spawn(drata.clone().serve(listener, tasks.token().clone()));
+        let trial = Trial::open(Database::Sqlite).await;
+        trial.set_clock(BEGAN).await;
+        Self { trial, drata, base_url, now: BEGAN, tasks }
+    }
+
+    fn reconciler(&self, request_timeout: Duration) -> Reconciler {
+        let mut policies = Policies::default();
+        policies.add(ConnectionRef::Id(12), OnAccessLost::Unlink, &["org:#1001".parse().unwrap()]);
+        let client = drata::Settings {
+            requests_per_minute: 600_000,
+            timeout: request_timeout,
+            ..drata::Settings::new(self.base_url.clone())
+        };
+        let (first, max) = (Duration::from_secs(2), Duration::from_mins(10));
+        Reconciler::new(
+            self.trial.ledger.clone(),
+            Client::new(client, "key".into()).unwrap(),
+            People::default(),
+            policies,
+            Settings {
+                second_look: Duration::from_secs(120),
+                schedule: Schedule { first, factor: 2.0, max, attempts: 12 },
+                waiting: Duration::from_mins(15),
+                request_timeout,
+                concurrency: 8,
+                dry_run: false,
+            },
+        )
+    }
+
+    async fn record(&self, accounts: impl IntoIterator<Item = i64>, kind: AccessKind) {
+        let batch: Vec<Record> = accounts.into_iter().map(|n| record(n, kind, self.now)).collect();
+        self.trial.ledger.record(&batch).await.unwrap();
+    }
+
+    /// Works on whatever is due and lets time pass to whatever is next, until nothing is, or the time is over.
+    async fn work(&mut self, reconciler: &Reconciler, until: Option<Timestamp>) {
+        for batch in 0.. {
+            let leases = reconciler.take(8, batch).await.unwrap();
+            if !leases.is_empty() {
+                join_all(leases.iter().map(|lease| reconciler.work(lease))).await;
+                continue;
+            }
+            let Some(next) = self.next().await.filter(|next| until.is_none_or(|until| *next < until)) else {
+                break;
+            };
+            self.now = next;
+            self.trial.set_clock(next).await;
+        }
+        if let Some(until) = until {
+            self.now = until;
+            self.trial.set_clock(until).await;
+        }
+    }
+
+    /// When something can next be taken.
+    async fn next(&self) -> Option<Timestamp> {
+        let after = self.trial.ledger.next_due().await.unwrap()?;
+        let due = self.now.plus(after.max(Duration::from_millis(1)));
+        let probe = self.trial.number("SELECT MAX(probe_at) FROM halts").await.map_or(due, Timestamp);
+        Some(due.max(probe))
+    }
+}
+
+fn person(n: i64) -> Person {
+    Person {
+        id: 500 + n,
+        email: format!("dev-{n}@acme.example"),
+        first_name: format!("dev-{n}"),
+        last_name: String::new(),
+        employment_status: "CURRENT_EMPLOYEE".to_owned(),
+    }
+}
+
+fn identity(n: i64) -> Identity {
+    Identity {
+        id: 9000 + n,
+        identity_id: n.to_string(),
+        username: format!("dev-{n}"),
+        connection_id: 12,
+        client_type: "GITHUB".to_owned(),
+        ..Identity::default()
+    }
+}
+
+fn record(n: i64, kind: AccessKind, at: Timestamp) -> Record {
+    let account = Account {
+        key: AccountKey { provider: "github".into(), host: "github.com".into(), id: n.to_string() },
+        node_id: None,
+        login: Some(format!("dev-{n}")),
+        email: Some(format!("dev-{n}@acme.example")),
+        kind: AccountKind::Person,
+    };
+    let placed = Placed {
+        change: Change::Access { account, scope: Scope::top(ScopeKind::Org, "1001", Some("acme".into())), kind },
+        connection: Some(ConnectionRef::Id(12)),
+        host: "github.com".into(),
+        top_is_root: true,
+        mass_change_limit: 50,
+    };
+    let id = format!("{kind:?}-{n}");
+    let delivery = Delivery {
+        source: "acme-github".parse().unwrap(),
+        provider: "github".into(),
+        id: id.parse().unwrap(),
+        event: "organization.member_added".parse().unwrap(),
+        encoding: Encoding::Json,
+        received_at: at,
+        secret: SecretName("env:HOOK".into()),
+        stamp: None,
+        replay: None,
+        body: Bytes::from(id),
+    };
+    let reading = Reading::Told { changes: vec![placed], note: None, when: When::default() };
+    Record::Delivery(Box::new(Entry { delivery, reading, approved: false }))
+}
+
+#[rstest]
+#[case::refusing("401", 24)]
+#[case::failing("500", 6)]
+#[case::failing_to_connect("503@connect", 6)]
+#[case::silent("timeout", 6)]
+#[tokio::test]
+async fn hours_of_an_outage_cost_probes_and_no_attempts_and_each_account_is_settled_once_afterwards(
+    #[case] fault: &str,
+    #[case] hours: u32,
+) {
+    let mut site = Site::open().await;
+    let healthy = site.reconciler(Duration::from_secs(5));
+    site.record(1..=ACCOUNTS, AccessKind::Gained).await;
+    site.work(&healthy, None).await;
+    assert_eq!(site.drata.requests().iter().filter(|seen| seen.method == "PUT").count(), 10);
+
+    site.drata.set_faults(vec![fault.parse::<Fault>().unwrap()]);
+    let before = site.drata.requests().len();
+    // An answer that never comes is waited for in real time.
+    let patience = if fault == "timeout" { Duration::from_millis(20) } else { Duration::from_secs(5) };
+    let suffering = site.reconciler(patience);
+    let over = site.now.plus(HOUR * hours);
+    site.record(ACCOUNTS + 1..=2 * ACCOUNTS, AccessKind::Gained).await;
+    let half = site.now.plus(HOUR * hours / 2);
+    site.work(&suffering, Some(half)).await;
+    // Recording goes on.
+    site.record(1..=ACCOUNTS, AccessKind::Lost).await;
+    site.work(&suffering, Some(over)).await;
+
+    let ledger = &site.trial.ledger;
+    let halt = ledger.halt().await.unwrap().expect("a halt stands");
+    // One a minute at the most, once the waits have grown.
+    let most = i64::from(hours) * 60 + 10;
+    assert!(halt.probes > most / 2 && halt.probes <= most, "{halt:?}");
+    let calls = site.drata.requests().len() - before;
+    // A probe is one call where nothing is let in, and at most three: the identity, the person, the status.
+    let of_a_probe = if fault.ends_with("@connect") { 3 } else { 1 };
+    assert!(calls <= usize::try_from(most).unwrap() * of_a_probe + 8 * 3, "{calls} calls");
+    assert_eq!(ledger.counts().await.unwrap().parked, 0);
+    let attempts = site.trial.number("SELECT MAX(attempts) FROM statuses").await;
+    assert!(attempts <= Some(1), "{attempts:?}: the ones that opened the breaker");
+    for n in ACCOUNTS + 1..=2 * ACCOUNTS {
+        let source = "acme-github".parse().unwrap();
+        let (outcome, _) = ledger.outcome_of(&source, &format!("Gained-{n}").parse().unwrap()).await.unwrap().unwrap();
+        assert_eq!(outcome, Outcome::Pending);
+    }
+
+    site.drata.set_faults(Vec::new());
+    let before = site.drata.requests().len();
+    site.work(&healthy, None).await;
+    assert_eq!(site.trial.ledger.halt().await.unwrap(), None);
+    let connects: Vec<_> = site.drata.requests().split_off(before);
+    let connects: Vec<_> = connects.iter().filter(|seen| seen.method == "PUT").collect();
+    let mut paths: Vec<&str> = connects.iter().map(|seen| seen.path.as_str()).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    assert_eq!((connects.len(), paths.len()), (20, 20), "each account is settled once: {connects:?}");
+    // The first went ahead to show that the outage is over, whoever's turn it was; eight at a time follow.
+    let first_links = connects.iter().skip(1).position(|seen| seen.user_id.is_some()).unwrap();
+    assert!(first_links >= 8, "losses go first: {connects:?}");
+    for n in 1..=2 * ACCOUNTS {
+        assert_eq!(site.drata.linked(9000 + n), (n > ACCOUNTS).then_some(500 + n), "{n}");
+    }
+    site.tasks.token().cancel();
+}
