@@ -105,7 +105,7 @@ impl Ledger {
                 let mut sql = Sql::new("INSERT INTO replay_deliveries (replay, delivery, before) SELECT ");
                 sql.bind(new.id.to_string());
                 sql.push(", id, outcome FROM (");
-                self.choose(&mut sql, "id, outcome", filter);
+                self.choose_kept(&mut sql, filter);
                 sql.push(") AS chosen");
                 i64::try_from(sql.query().execute(&mut *tx).await?.rows_affected()).unwrap_or(i64::MAX)
             }
