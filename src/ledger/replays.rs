@@ -104,11 +104,9 @@ impl Ledger {
             Chosen::Deliveries(filter) => {
                 let mut sql = Sql::new("INSERT INTO replay_deliveries (replay, delivery, before) SELECT ");
                 sql.bind(new.id.to_string());
-                sql.push(
-                    ", id, outcome FROM deliveries WHERE body IS NOT NULL AND id IN (SELECT id FROM deliveries WHERE ",
-                );
-                filter.conditions(&mut sql);
-                sql.push(")");
+                sql.push(", id, outcome FROM (");
+                self.choose_kept(&mut sql, filter);
+                sql.push(") AS chosen");
                 i64::try_from(sql.query().execute(&mut *tx).await?.rows_affected()).unwrap_or(i64::MAX)
             }
         };

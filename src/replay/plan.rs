@@ -20,7 +20,7 @@ use crate::ledger::show::outlook::{Fate, Outlook, Told};
 use crate::worker::Reader;
 
 /// How many deliveries a plan reads again at the most. The sums are of all of them.
-pub const READ_AGAIN: i64 = 1_000;
+pub const READ_AGAIN: i64 = 500;
 /// How many bodies are held at a time.
 const PAGE: usize = 200;
 

@@ -124,7 +124,7 @@ async fn fill(ledger: &Ledger, reader: &Reader, deliveries: u64, accounts: u64, 
     let filling = "x".repeat(body);
     let mut batch = Vec::new();
     for number in 1..=deliveries {
-        let account = random.u64(..accounts);
+        let account = random.u64(1..=accounts);
         let action = if random.bool() { "member_added" } else { "member_removed" };
         let event = format!("organization.{action}");
         let draft = signer

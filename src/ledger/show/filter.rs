@@ -47,6 +47,11 @@ impl DeliveryFilter {
         *self == Self::default()
     }
 
+    /// Whether it chooses few, which are found one by one.
+    pub(super) fn is_selective(&self) -> bool {
+        self.account.is_some() || !self.names.is_empty()
+    }
+
     /// Whether no index has the chosen rows in the order of their ids. Then SQLite must not be let to walk the table in
     /// that order, bodies and all, until it has found enough of them.
     pub(super) fn is_unordered(&self) -> bool {

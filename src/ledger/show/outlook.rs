@@ -140,66 +140,76 @@ impl Told {
     }
 }
 
-/// A change of one account's access counts if it is the latest of its grant; one of a scope as a whole always does.
-const FATES: &str = "SELECT d.id AS id, CASE WHEN d.outcome = 'held' THEN 'held' \
+/// The fate of each delivery of `kept`. A change of one account's access counts if it is the latest of its grant; one of a
+/// scope as a whole always does.
+const FATES: &str = "SELECT d.id AS id, d.outcome AS outcome, d.received_at AS received_at, \
+    CASE WHEN d.outcome = 'held' THEN 'held' \
     WHEN MAX(CASE WHEN g.change = c.id AND s.state <> 'settled' THEN 1 ELSE 0 END) = 1 THEN 'retried' \
     WHEN MAX(CASE WHEN g.change = c.id AND s.state = 'settled' THEN 1 \
     WHEN c.account IS NULL AND c.kind IN ('scope_lost', 'scope_moved') THEN 1 ELSE 0 END) = 1 THEN 'looked_at' \
     WHEN MAX(CASE WHEN g.change <> c.id AND c.kind IN ('gained', 'lost', 'seen') THEN 1 ELSE 0 END) = 1 \
     THEN 'superseded' WHEN d.outcome = 'parked' THEN 'unread' WHEN d.outcome = 'ignored' THEN 'ignored' \
-    ELSE 'nothing' END AS fate \
-    FROM deliveries d LEFT JOIN changes c ON c.row = d.id \
+    ELSE 'nothing' END AS fate FROM kept d LEFT JOIN changes c ON c.row = d.id \
     LEFT JOIN grants g ON g.account = c.account AND g.scope = c.scope \
     LEFT JOIN statuses s ON s.account = c.account AND s.connection = c.connection \
-    WHERE d.body IS NOT NULL AND d.id IN (SELECT id FROM deliveries WHERE ";
+    GROUP BY d.id, d.outcome, d.received_at";
+
+/// Where the bodies of deliveries aren't kept, from an index of just these.
+const WITH_BODY: &str = " id NOT IN (SELECT id FROM deliveries WHERE body IS NULL)";
 
 impl Ledger {
-    /// The sums over what a filter chooses.
+    /// Adds a query of the deliveries that a filter chooses.
+    fn choose(&self, sql: &mut Sql, columns: &'static str, filter: &DeliveryFilter) {
+        let table = if filter.is_selective() { "deliveries" } else { self.database.listed() };
+        for text in ["SELECT ", columns, " FROM ", table, " WHERE "] {
+            sql.push(text);
+        }
+        filter.conditions(sql);
+    }
+
+    /// Adds a query of id and outcome of the deliveries that a filter chooses and whose bodies are kept.
+    pub(in crate::ledger) fn choose_kept(&self, sql: &mut Sql, filter: &DeliveryFilter) {
+        self.choose(sql, "id, outcome", filter);
+        sql.push(" AND");
+        sql.push(WITH_BODY);
+    }
+
+    /// The sums over what a filter chooses. One statement, which looks for the chosen ones once.
     ///
     /// # Errors
     /// If the database fails.
     pub async fn outlook(&self, filter: &DeliveryFilter) -> Result<Outlook, LedgerError> {
-        let mut tx = self.begin_reading().await?;
-        let mut outlook = Outlook::default();
-
-        let mut sql =
-            Sql::new("SELECT COUNT(*) FROM deliveries WHERE body IS NULL AND id IN (SELECT id FROM deliveries WHERE ");
-        filter.conditions(&mut sql);
-        sql.push(")");
-        outlook.without_body = sql.query().fetch_one(&mut *tx).await?.try_get(0)?;
-
-        let mut sql = Sql::new(
-            "SELECT outcome, COUNT(*), MIN(received_at), MAX(received_at) FROM deliveries \
-             WHERE id IN (SELECT id FROM deliveries WHERE ",
-        );
-        filter.conditions(&mut sql);
-        sql.push(
-            ") AND id NOT IN (SELECT id FROM deliveries WHERE body IS NULL AND id IN (SELECT id FROM deliveries WHERE ",
-        );
-        filter.conditions(&mut sql);
-        sql.push(")) GROUP BY outcome");
-        for row in sql.query().fetch_all(&mut *tx).await? {
-            let count: i64 = row.try_get(1)?;
-            let (first, last) = (Timestamp(row.try_get(2)?), Timestamp(row.try_get(3)?));
-            outlook.deliveries += count;
-            outlook.outcomes.insert(row.try_get(0)?, count);
-            outlook.first = Some(outlook.first.map_or(first, |known| known.min(first)));
-            outlook.last = Some(outlook.last.map_or(last, |known| known.max(last)));
-        }
-
-        let mut sql =
-            Sql::new("SELECT COUNT(DISTINCT account) FROM effects WHERE row IN (SELECT id FROM deliveries WHERE ");
-        filter.conditions(&mut sql);
-        sql.push(")");
-        outlook.accounts = sql.query().fetch_one(&mut *tx).await?.try_get(0)?;
-
-        let mut sql = Sql::new("SELECT fate, COUNT(*) FROM (");
+        let mut sql = Sql::new("WITH chosen AS MATERIALIZED (");
+        self.choose(&mut sql, "id, outcome, received_at", filter);
+        sql.push("), kept AS MATERIALIZED (SELECT id, outcome, received_at FROM chosen WHERE");
+        sql.push(WITH_BODY);
+        sql.push("), fates AS MATERIALIZED (");
         sql.push(FATES);
-        filter.conditions(&mut sql);
-        sql.push(") GROUP BY d.id, d.outcome) AS fates GROUP BY fate");
-        for row in sql.query().fetch_all(&mut *tx).await? {
-            outlook.fates.insert(parsed("fate", &row.try_get::<String, _>(0)?)?, row.try_get(1)?);
+        sql.push(
+            ") SELECT 'fate' AS what, outcome, fate, COUNT(*), MIN(received_at), MAX(received_at) FROM fates \
+             GROUP BY outcome, fate \
+             UNION ALL SELECT 'chosen', '', '', COUNT(*), 0, 0 FROM chosen \
+             UNION ALL SELECT 'accounts', '', '', COUNT(DISTINCT account), 0, 0 FROM effects \
+             WHERE row IN (SELECT id FROM kept)",
+        );
+        let mut outlook = Outlook::default();
+        let mut chosen = 0;
+        for row in sql.query().fetch_all(&self.read).await? {
+            let count: i64 = row.try_get(3)?;
+            match row.try_get::<String, _>(0)?.as_str() {
+                "chosen" => chosen = count,
+                "accounts" => outlook.accounts = count,
+                _ => {
+                    let (first, last) = (Timestamp(row.try_get(4)?), Timestamp(row.try_get(5)?));
+                    outlook.deliveries += count;
+                    *outlook.outcomes.entry(row.try_get(1)?).or_default() += count;
+                    *outlook.fates.entry(parsed("fate", &row.try_get::<String, _>(2)?)?).or_default() += count;
+                    outlook.first = Some(outlook.first.map_or(first, |known| known.min(first)));
+                    outlook.last = Some(outlook.last.map_or(last, |known| known.max(last)));
+                }
+            }
         }
+        outlook.without_body = chosen - outlook.deliveries;
         Ok(outlook)
     }
 
@@ -208,9 +218,9 @@ impl Ledger {
     /// # Errors
     /// If the database fails.
     pub async fn sources_of(&self, filter: &DeliveryFilter) -> Result<Vec<String>, LedgerError> {
-        let mut sql = Sql::new("SELECT DISTINCT source FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE ");
-        filter.conditions(&mut sql);
-        sql.push(") ORDER BY source");
+        let mut sql = Sql::new("");
+        self.choose(&mut sql, "DISTINCT source", filter);
+        sql.push(" ORDER BY source");
         let rows = sql.query().fetch_all(&self.read).await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
@@ -221,24 +231,36 @@ impl Ledger {
     /// If the database fails.
     pub async fn fates(&self, filter: &DeliveryFilter, limit: i64) -> Result<Vec<(i64, Fate)>, LedgerError> {
         let can_be_parked = filter.outcomes.is_empty() || filter.outcomes.contains(&Outcome::Parked);
-        let parked = DeliveryFilter { outcomes: vec![Outcome::Parked], ..filter.clone() };
         let mut fates = Vec::new();
         if can_be_parked {
-            let mut sql = Sql::new("SELECT id, fate FROM (");
+            let parked = DeliveryFilter { outcomes: vec![Outcome::Parked], ..filter.clone() };
+            let mut sql = Sql::new("WITH kept AS MATERIALIZED (");
+            self.choose(&mut sql, "id, outcome, received_at", &parked);
+            sql.push(" AND");
+            sql.push(WITH_BODY);
+            sql.push("), fates AS (");
             sql.push(FATES);
-            parked.conditions(&mut sql);
-            sql.push(") GROUP BY d.id, d.outcome) AS fates WHERE fate = 'unread' ORDER BY id LIMIT ");
+            sql.push(") SELECT id, fate FROM fates WHERE fate = 'unread' ORDER BY id LIMIT ");
             sql.bind(limit);
             fates = self.fates_of(&sql).await?;
         }
         let room = limit - i64::try_from(fates.len()).unwrap_or(limit);
-        let mut sql = Sql::new("SELECT id, fate FROM (");
-        sql.push(FATES);
-        filter.conditions(&mut sql);
+        let mut sql =
+            Sql::new("WITH kept AS MATERIALIZED (SELECT id, outcome, received_at FROM deliveries WHERE id IN (");
+        if filter.is_unordered() {
+            self.choose(&mut sql, "id", filter);
+        } else {
+            sql.push("SELECT id FROM deliveries WHERE ");
+            filter.conditions(&mut sql);
+        }
+        sql.push(" AND");
+        sql.push(WITH_BODY);
         // The first of them are enough, so that not all have to be looked at; some more, since the unread ones drop out.
         sql.push(" ORDER BY id LIMIT ");
         sql.bind(limit.saturating_mul(2));
-        sql.push(") GROUP BY d.id, d.outcome) AS fates WHERE fate <> 'unread' ORDER BY id LIMIT ");
+        sql.push(")), fates AS (");
+        sql.push(FATES);
+        sql.push(") SELECT id, fate FROM fates WHERE fate <> 'unread' ORDER BY id LIMIT ");
         sql.bind(room);
         fates.extend(self.fates_of(&sql).await?);
         Ok(fates)

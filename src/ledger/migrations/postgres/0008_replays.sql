@@ -3,6 +3,7 @@ DROP INDEX deliveries_by_outcome;
 CREATE INDEX deliveries_by_outcome ON deliveries (outcome, id, received_at, source, provider, event);
 CREATE INDEX deliveries_by_source ON deliveries (source, id);
 CREATE INDEX deliveries_by_receipt ON deliveries (received_at, id);
+CREATE INDEX deliveries_without_body ON deliveries (id) WHERE body IS NULL;
 CREATE INDEX deliveries_by_name ON deliveries (delivery);
 CREATE INDEX logins_by_login ON logins (login, account);
 
