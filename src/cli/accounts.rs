@@ -108,11 +108,7 @@ pub(super) async fn keep_listing(
     token: &CancellationToken,
     out: &mut (dyn Write + Send),
 ) -> anyhow::Result<()> {
-    let style = match (args.json, live) {
-        (true, _) => Style::Json,
-        (false, true) => Style::Redraw,
-        (false, false) => Style::Append,
-    };
+    let style = Style::of(args.json, live);
     let list = async || Ok(ledger.accounts(&args.filter(), None, args.limit).await?);
     let key = |row: &AccountRow| format!("{} {:?}", row.account.key, row.connection);
     let rows = |rows: &[AccountRow], header: bool, out: &mut dyn Write| table(rows, header, args.width, out);

@@ -282,11 +282,7 @@ pub(super) async fn keep_listing(
     out: &mut (dyn Write + Send),
 ) -> anyhow::Result<()> {
     let args = &args.list;
-    let style = match (args.json, live) {
-        (true, _) => Style::Json,
-        (false, true) => Style::Redraw,
-        (false, false) => Style::Append,
-    };
+    let style = Style::of(args.json, live);
     let list = async || {
         let filter = args.choice.filter(ledger.now().await?);
         Ok(ledger.deliveries(&filter, None, args.limit).await?)

@@ -26,6 +26,17 @@ pub(super) enum Style {
     Json,
 }
 
+impl Style {
+    /// The style for JSON or people, who look at it live or don't.
+    pub(super) const fn of(json: bool, live: bool) -> Self {
+        match (json, live) {
+            (true, _) => Self::Json,
+            (false, true) => Self::Redraw,
+            (false, false) => Self::Append,
+        }
+    }
+}
+
 /// Shows a listing until the token is cancelled. `list` gives the rows, the latest first; `key` names a row for good;
 /// `table` writes rows, with a header if that is asked for.
 pub(super) async fn watch<T: PartialEq + Serialize>(

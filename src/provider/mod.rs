@@ -29,7 +29,8 @@
 //! 7. **One line in [`REGISTRY`]**, and `mod NAME;` above it.
 //! 8. **Tests.** In the folder: the truth table against the code, each required field broken, each label missing, on bodies
 //!    of invented people. Then a line in `CASES` of `provider/tests.rs` and its headers in `marks` there, which runs every
-//!    hostile header and body against it, and one in `SENT` of `tests/it/serve/providers.rs`, which does so through the real binary; tests fail and say so
+//!    hostile header and body against it, and one in `SENT` of `tests/it/serve/providers.rs`, which does so through the
+//!    real binary; tests fail and say so
 //!    until both are there. `ROLLCALL_BLESS=1 cargo test --test it docs -- --test-threads=1` writes the tables of the
 //!    documentation anew.
 //!

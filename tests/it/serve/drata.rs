@@ -257,7 +257,6 @@ async fn a_drata_that_cannot_be_reached_costs_probes_and_parks_nothing(#[case] a
     }
 
     drata.mend();
-    drata.mend();
     for join in &joins {
         becomes(&ledger, &join.id, Outcome::Applied).await;
     }

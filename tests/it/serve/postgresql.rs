@@ -173,7 +173,6 @@ async fn a_ledger_that_goes_away_under_load_pauses_consumption_and_loses_nothing
         let accepted = i64::try_from(deliveries.len()).unwrap();
         assert!(ledger.balance().await.unwrap().accepted < accepted, "nothing was left to record");
         proxy.mend();
-        proxy.mend();
     }
 
     let ledger = site.ledger().await;
