@@ -25,7 +25,7 @@
 //! | [`ingress`] | the HTTP edge and the admin listener |
 //! | [`replay`] | deliveries published again, from the ledger or an export |
 //! | [`config`], [`telemetry`] | settings, validated whole; logs and metrics |
-//! | [`app`], [`shutdown`], [`outbound`], [`backoff`] | settings → ports → tasks; how everything ends; how requests of ours go out, and when again |
+//! | [`app`], [`shutdown`], [`jobs`], [`outbound`], [`backoff`] | settings → ports → tasks; how everything ends; what is done on a schedule; how requests of ours go out, and when again |
 //! | [`cli`], [`demo`] | one file a command; the stories |
 //!
 //! # What always holds
@@ -50,6 +50,7 @@ pub mod delivery;
 pub mod demo;
 pub mod drata;
 pub mod ingress;
+pub mod jobs;
 pub mod ledger;
 pub mod outbound;
 pub mod people;
