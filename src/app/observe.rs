@@ -12,11 +12,14 @@ use crate::delivery::{SourceName, Timestamp};
 use crate::ingress::admin::HealthOf;
 use crate::ledger::balance::Gap;
 use crate::ledger::outcome::Outcome;
+use crate::ledger::recoveries::Irrecoverable;
 use crate::ledger::{Ledger, LedgerError};
 use crate::telemetry::metrics as names;
 
 /// How often gauges and health are brought up to date.
 const EVERY: Duration = Duration::from_secs(5);
+/// For how long health tells of what can't be recovered any more.
+const LATELY: Duration = Duration::from_hours(7 * 24);
 /// The names of two parts.
 pub(super) const LEDGER: &str = "ledger";
 pub(super) const BALANCE: &str = "balance";
@@ -110,8 +113,34 @@ impl Observer {
             self.missing = self.ledger.missing(self.missing_after).await?;
         }
         let mut unwell: BTreeMap<String, Health> = self.ledger.blind_sources().await?.into_iter().map(blind).collect();
+        self.recovered(&mut unwell).await?;
         unwell.extend(self.balance().map(|health| (BALANCE.to_owned(), health)));
         Ok(unwell)
+    }
+
+    /// What providers failed to deliver, and what of that can't be had any more.
+    async fn recovered(&self, unwell: &mut BTreeMap<String, Health>) -> Result<(), LedgerError> {
+        let counts = self.ledger.recovery_counts().await?;
+        for source in &self.sources {
+            let of_source = counts.get(source.as_str()).copied().unwrap_or_default();
+            for (name, count) in [
+                (names::RECOVER_REQUESTED, of_source.requested),
+                (names::RECOVER_RECOVERED, of_source.recovered),
+                (names::RECOVER_MISSING, of_source.missing),
+            ] {
+                metrics::gauge!(name, "source" => source.to_string()).set(number(count));
+            }
+        }
+        for (source, Irrecoverable { since, what }) in self.ledger.irrecoverable(LATELY).await? {
+            let what = format!("{what}; `rollcall gaps --source {source}` tells more");
+            let part = format!("source:{source}");
+            let reason = match unwell.remove(&part).and_then(|known| known.reason) {
+                Some(known) => format!("{known}; {what}"),
+                None => what,
+            };
+            unwell.insert(part, Health { state: State::Degraded, reason: Some(reason), since });
+        }
+        Ok(())
     }
 
     /// Gauges of what isn't done yet, for every source, so that they fall to zero when all is.

@@ -276,9 +276,7 @@ impl Replay<'_> {
     }
 
     async fn record(&self, id: Uuid, choice: &str, job: &Job, what: Chosen<'_>) -> anyhow::Result<i64> {
-        let env = &self.place.env;
-        let by =
-            ["SUDO_USER", "LOGNAME", "USER"].iter().find_map(|name| env.get(*name)).map_or("unknown", String::as_str);
+        let by = self.place.operator();
         let job = serde_json::to_string(job)?;
         let choice = match serde_json::from_str::<Job>(&job)?.to {
             Some(to) => format!("{choice}, to {}", to.url),

@@ -16,6 +16,7 @@ mod ledger;
 mod log;
 mod people;
 mod problem;
+mod recover;
 mod retry;
 mod secret;
 mod source;
@@ -34,6 +35,7 @@ pub use keys::{DEFAULTS, KeyDoc, keys};
 pub use ledger::Ledger;
 pub use people::People;
 pub use problem::{ConfigError, Problem};
+pub use recover::Recover;
 pub use retry::Retry;
 pub use secret::{SecretRef, UrlRef, shown};
 pub use source::Source;
@@ -78,6 +80,8 @@ pub struct Settings {
     pub retry: Retry,
     /// `[balance]`
     pub balance: Balance,
+    /// `[recover]`
+    pub recover: Recover,
     /// `[people]`
     pub people: People,
     /// `[log]`
@@ -169,6 +173,7 @@ fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settin
     let drata = Drata::read(layers);
     let retry = Retry::read(layers);
     let balance = Balance::read(layers);
+    let recover = Recover::read(layers);
     let people = People::read(layers);
     let log = log::read(layers);
     let tables = layers.take_sources();
@@ -184,6 +189,7 @@ fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settin
         drata: drata?,
         retry: retry?,
         balance: balance?,
+        recover: recover?,
         people: people?,
         log: log?,
         sources,

@@ -171,6 +171,8 @@ pub struct Undelivered {
     pub asks: i64,
     /// When it was asked last.
     pub asked_at: Option<Timestamp>,
+    /// Whether it is expected to come, since the provider was asked and didn't refuse.
+    pub expected: bool,
     /// Since when that is settled.
     pub settled_at: Option<Timestamp>,
     /// Why it is as it is.
@@ -215,7 +217,7 @@ const LOOK: &str = "SELECT id, source, hook, started_at, started_by, begin_at, e
     failing, doubt, listed_at FROM recoveries";
 
 const UNDELIVERED: &str = "SELECT source, delivery, hook, event, failed_at, attempt, attempt_at, status, noticed_at, \
-    state, asks, asked_at, settled_at, reason FROM undelivered";
+    state, asks, asked_at, expected, settled_at, reason FROM undelivered";
 
 impl Ledger {
     /// Begins a look.
@@ -396,8 +398,8 @@ impl Ledger {
         let mut tx = self.begin().await?;
         let now = now(&mut tx).await?;
         let claimed = sqlx::query(
-            "UPDATE undelivered SET asks = asks + 1, asked_at = $4, reason = 'asked for again, and not arrived yet' \
-             WHERE source = $1 AND delivery = $2 AND state = 'open' AND asks = $3",
+            "UPDATE undelivered SET asks = asks + 1, asked_at = $4, expected = 1, \
+             reason = 'asked for again, and not arrived yet' WHERE source = $1 AND delivery = $2 AND state = 'open' AND asks = $3",
         )
         .bind(undelivered.hook.source.as_str())
         .bind(&undelivered.delivery)
@@ -410,18 +412,26 @@ impl Ledger {
         Ok(claimed > 0)
     }
 
-    /// Notes why a delivery couldn't be asked for.
+    /// Notes why asking for a delivery failed, and whether it may come all the same.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn refuse_undelivered(&self, undelivered: &Undelivered, reason: &str) -> Result<(), LedgerError> {
+    pub async fn note_refusal(
+        &self,
+        undelivered: &Undelivered,
+        reason: &str,
+        expected: bool,
+    ) -> Result<(), LedgerError> {
         let mut tx = self.begin().await?;
-        sqlx::query("UPDATE undelivered SET reason = $3 WHERE source = $1 AND delivery = $2 AND state = 'open'")
-            .bind(undelivered.hook.source.as_str())
-            .bind(&undelivered.delivery)
-            .bind(reason)
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query(
+            "UPDATE undelivered SET reason = $3, expected = $4 WHERE source = $1 AND delivery = $2 AND state = 'open'",
+        )
+        .bind(undelivered.hook.source.as_str())
+        .bind(&undelivered.delivery)
+        .bind(reason)
+        .bind(i64::from(expected))
+        .execute(&mut *tx)
+        .await?;
         tx.commit().await?;
         Ok(())
     }
@@ -468,7 +478,7 @@ impl Ledger {
     /// If the database fails.
     pub async fn irrecoverable(&self, lately: Duration) -> Result<BTreeMap<String, Irrecoverable>, LedgerError> {
         let mut connection = self.read.acquire().await?;
-        let since = super::now(&mut connection).await?.micros() - i64::try_from(lately.as_micros()).unwrap_or(i64::MAX);
+        let since = now(&mut connection).await?.micros() - i64::try_from(lately.as_micros()).unwrap_or(i64::MAX);
         let mut found = BTreeMap::new();
         let lost = sqlx::query(
             "SELECT source, COUNT(*), MIN(settled_at) FROM undelivered WHERE state = 'lost' AND settled_at >= $1 \
@@ -554,7 +564,7 @@ async fn note_attempt(
     };
     sqlx::query(
         "INSERT INTO undelivered (source, delivery, hook, event, failed_at, attempt, attempt_at, status, noticed_at, \
-         state, asks, settled_at, reason) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, $11, $12)",
+         state, asks, expected, settled_at, reason) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, 0, $11, $12)",
     )
     .bind(hook.source.as_str())
     .bind(&attempt.delivery)
@@ -611,6 +621,7 @@ fn undelivered_of(row: &AnyRow) -> Result<Undelivered, LedgerError> {
         state: parsed("state", &row.try_get::<String, _>("state")?)?,
         asks: row.try_get("asks")?,
         asked_at: time("asked_at")?,
+        expected: row.try_get::<i64, _>("expected")? != 0,
         settled_at: time("settled_at")?,
         reason: row.try_get("reason")?,
         attempt: row.try_get("attempt")?,

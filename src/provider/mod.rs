@@ -43,6 +43,7 @@ mod fields;
 mod gitea;
 mod github;
 mod gitlab;
+pub mod recover;
 mod scheme;
 pub mod signature;
 mod standard;
@@ -50,6 +51,7 @@ mod standard;
 use http::HeaderMap;
 use secrecy::SecretString;
 
+use self::recover::Recover;
 use crate::access::{Change, RootPattern, When};
 use crate::delivery::{
     Delivery, Encoding, InvalidName, Named, SecretName, SourceName, Timestamp, Unverified, Verified,
@@ -104,6 +106,8 @@ pub struct Description {
     pub interpreter: fn(&SourceSettings) -> Built<dyn Interpreter>,
     /// Builds a signer for a source.
     pub signer: fn(&SourceSettings, Secret) -> Built<dyn Signer>,
+    /// Builds what knows its API of deliveries, if it has one.
+    pub recover: Option<fn(&SourceSettings) -> Built<dyn Recover>>,
 }
 
 /// One row of a provider's truth table.

@@ -8,6 +8,7 @@
 pub mod coverage;
 pub mod gaps;
 mod pace;
+pub mod schedule;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -47,7 +48,7 @@ pub enum RecoverError {
     #[error("{0}")]
     Hook(#[from] SettingsError),
     /// The hooks can't be listed.
-    #[error("the hooks in {list} can't be listed: {why}. The token needs: {permission}")]
+    #[error("the hooks in {list} can't be listed: {why}{}", needs(.why, .permission))]
     Hooks {
         /// The list.
         list: String,
@@ -70,7 +71,7 @@ pub enum RecoverError {
         others: String,
     },
     /// The hook's attempts can't be listed.
-    #[error("the deliveries of {hook} can't be listed: {why}. The token needs: {permission}")]
+    #[error("the deliveries of {hook} can't be listed: {why}{}", needs(.why, .permission))]
     Attempts {
         /// The hook.
         hook: String,
@@ -80,7 +81,7 @@ pub enum RecoverError {
         permission: &'static str,
     },
     /// The token may not ask for deliveries.
-    #[error("{hook} isn't asked to deliver again: {why}. The token needs: {permission}")]
+    #[error("{hook} can't be asked to deliver again: {why}{}", needs(.why, .permission))]
     Again {
         /// The hook.
         hook: String,
@@ -106,6 +107,14 @@ impl RecoverError {
     }
 }
 
+/// The way out, where the token is to blame.
+fn needs(why: &ApiError, permission: &str) -> String {
+    match why {
+        ApiError::Refused { .. } | ApiError::Missing { .. } => format!(". It needs {permission}"),
+        _ => String::new(),
+    }
+}
+
 /// What can be recovered for one source, and by whom.
 #[derive(Debug)]
 pub struct Recovery {
@@ -128,8 +137,8 @@ pub struct Recovery {
 /// How it is gone about.
 #[derive(Clone, Debug)]
 pub struct Manner<'a> {
-    /// How far back to look; left out, at whatever wasn't looked at yet.
-    pub since: Option<Duration>,
+    /// Since when to look; left out, at whatever wasn't looked at yet.
+    pub since: Option<Timestamp>,
     /// How long to wait for what was asked for.
     pub wait: Duration,
     /// Who asks.
@@ -179,7 +188,9 @@ impl fmt::Display for HookReport {
         write!(f, "{}: ", self.hook.hook)?;
         match (&self.looked_at, self.missing.len()) {
             (None, 0) => f.write_str("nothing new to look at")?,
-            (Some(Period { from, to }), 0) => write!(f, "no gap between {} and {}", from.seconds(), to.seconds())?,
+            (Some(Period { from, to }), 0) => {
+                write!(f, "no gap between {} and {}", from.whole_second(), to.whole_second())?
+            }
             (_, 1) => f.write_str("a delivery that matters is missing")?,
             (_, missing) => write!(f, "{missing} deliveries that matter are missing")?,
         }
@@ -253,8 +264,7 @@ impl Recovery {
     }
 
     async fn hooks_in(&self, list: &HookList) -> Result<Vec<HookRow>, RecoverError> {
-        let failed =
-            |why| RecoverError::Hooks { list: list.0.to_string(), why, permission: self.recover.permission() };
+        let failed = |why| RecoverError::Hooks { list: list.0.to_string(), why, permission: self.recover.permission() };
         let mut rows = Vec::new();
         let mut next = Some(self.recover.list_hooks(list));
         while let Some(ask) = next {
@@ -332,7 +342,7 @@ impl Recovery {
         let known_from = earlier(now, self.recover.window());
         let to = earlier(now, SETTLES);
         if let Some(since) = manner.since {
-            let wanted = earlier(now, since).max(known_from).min(to);
+            let wanted = since.max(known_from).min(to);
             let from = match resumed {
                 Some(resumed) if resumed.from <= wanted => earlier(resumed.to, OVERLAP).max(wanted),
                 _ => wanted,
@@ -361,7 +371,7 @@ impl Recovery {
         let mut failing = look.failing;
         let mut pages = Pages::new(self, hook, look.cursor.as_deref(), look.period.from);
         while let Some(page) = pages.next().await? {
-            for attempt in page.rows.iter().filter(|attempt| !attempt.again || !attempt.delivered) {
+            for attempt in &page.rows {
                 failing = if attempt.delivered { 0 } else { failing + 1 };
                 if self.recover.gives_up_after().is_some_and(|limit| failing >= limit) {
                     report.doubt = Some(format!(
@@ -446,14 +456,13 @@ impl Recovery {
                 }
                 Err(why) => why,
             };
-            let reason = format!("asking for it failed: {why}");
-            self.ledger.refuse_undelivered(undelivered, &reason).await?;
+            let perhaps_done = matches!(why, ApiError::Failed { .. });
+            self.ledger.note_refusal(undelivered, &format!("asking for it failed: {why}"), perhaps_done).await?;
             match why {
                 // This one's own trouble.
                 ApiError::Missing { .. } | ApiError::Unexpected { .. } => {
                     tracing::warn!(hook = %hook, delivery = undelivered.delivery, error = %why, "not delivered again");
                 }
-                // It may have been done.
                 ApiError::Failed { .. } => report.asked += 1,
                 why => {
                     let permission = self.recover.permission();
@@ -479,8 +488,8 @@ impl Recovery {
             let now = self.ledger.now().await?;
             let on_its_way = |undelivered: &&Undelivered| {
                 undelivered.state == Fate::Open
+                    && undelivered.expected
                     && undelivered.asked_at.is_some_and(|at| now.since(at) < ON_ITS_WAY.max(manner.wait))
-                    && undelivered.reason.as_deref().is_some_and(|reason| !reason.contains(" 4"))
             };
             let left = report.missing.iter().filter(on_its_way).count();
             if left == 0 || Instant::now() >= deadline {
@@ -498,7 +507,7 @@ impl Recovery {
     pub async fn plan(
         &self,
         hook: &HookPath,
-        since: Option<Duration>,
+        since: Option<Timestamp>,
         watcher: Watcher<'_>,
     ) -> Result<HookPlan, RecoverError> {
         let key = HookKey { source: self.source.clone(), hook: hook.0.clone() };
@@ -584,7 +593,8 @@ impl<'a> Pages<'a> {
             answer = self.recovery.api.ask(&ask).await;
         }
         self.resumed = false;
-        let mut page = self.recovery.recover.read_attempts(&answer.map_err(failed)?).map_err(|why| failed(why.into()))?;
+        let mut page =
+            self.recovery.recover.read_attempts(&answer.map_err(failed)?).map_err(|why| failed(why.into()))?;
         if page.rows.iter().any(|attempt| attempt.at.is_some_and(|at| at < self.from)) {
             page.next = None;
         }

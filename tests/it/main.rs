@@ -7,6 +7,7 @@ mod check;
 mod docs;
 #[expect(dead_code, reason = "the chaos harness uses what these tests do not")]
 mod harness;
+mod recover;
 mod replay;
 mod serve;
 mod topology;

@@ -254,7 +254,8 @@ mod tests {
     #[test]
     fn a_page_is_read_and_says_where_the_next_one_is() {
         let recover = GitHubRecover::new(&settings(None, &["org:acme"])).unwrap();
-        let link = "<https://api.github.com/organizations/42/hooks/9/deliveries?cursor=v1_8&per_page=100>; rel=\"next\"";
+        let link =
+            "<https://api.github.com/organizations/42/hooks/9/deliveries?cursor=v1_8&per_page=100>; rel=\"next\"";
         let headers = HeaderMap::from_iter([(http::header::LINK, link.parse().unwrap())]);
         let body = br#"[
             {"id": 12, "guid": "g-1", "delivered_at": "2026-11-20T10:00:02Z", "redelivery": true, "duration": 0.3,

@@ -38,6 +38,8 @@ CREATE TABLE undelivered (
     state      TEXT COLLATE "C" NOT NULL,
     asks       BIGINT NOT NULL,
     asked_at   BIGINT,
+    -- Whether it is expected to come, since the provider was asked and didn't refuse.
+    expected   BIGINT NOT NULL,
     settled_at BIGINT,
     reason     TEXT COLLATE "C",
     PRIMARY KEY (source, delivery)

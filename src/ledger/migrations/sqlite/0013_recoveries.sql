@@ -38,6 +38,8 @@ CREATE TABLE undelivered (
     state      TEXT NOT NULL,
     asks       BIGINT NOT NULL,
     asked_at   BIGINT,
+    -- Whether it is expected to come, since the provider was asked and didn't refuse.
+    expected   BIGINT NOT NULL,
     settled_at BIGINT,
     reason     TEXT,
     PRIMARY KEY (source, delivery)
