@@ -225,14 +225,18 @@ impl Inner {
     }
 }
 
+fn may_ask(headers: &HeaderMap) -> bool {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    header("authorization") == Some(&format!("Bearer {TOKEN}")) || header("private-token") == Some(TOKEN)
+}
+
 /// Who has no token learns nothing, and rate limits and failures come first.
 async fn guarded(State(api): State<DeliveriesApi>, request: Request, next: Next) -> Response {
-    if let Some(trouble) = api.inner().troubles.pop_front() {
+    let trouble = api.inner().troubles.pop_front();
+    if let Some(trouble) = trouble {
         return trouble;
     }
-    let bearer = format!("Bearer {TOKEN}");
-    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-    if header("authorization") == Some(&bearer) || header("private-token") == Some(TOKEN) {
+    if may_ask(request.headers()) {
         return next.run(request).await;
     }
     // As GitHub answers whoever may not see something.
