@@ -7,6 +7,7 @@ mod halting;
 mod jobs;
 mod order;
 mod recording;
+mod recovering;
 mod replaying;
 mod scopes;
 mod sharing;

@@ -18,7 +18,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use url::Url;
 
-use self::coverage::{joined, left_out};
+use self::coverage::{OVERLAP, earlier, joined, next_look};
 use self::pace::Paced;
 use crate::api::{Api, ApiError};
 use crate::delivery::{SourceName, Timestamp};
@@ -30,8 +30,6 @@ use crate::provider::{Description, SettingsError};
 
 /// What happened so short a time ago may not be in the provider's list yet.
 const SETTLES: Duration = Duration::from_mins(1);
-/// How far a look reaches back into what was looked at before: clocks differ.
-const OVERLAP: Duration = Duration::from_mins(1);
 /// How often it is looked whether what was asked for has arrived.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// For how long a delivery that was asked for isn't asked for again: it may be on its way.
@@ -351,13 +349,7 @@ impl Recovery {
         }
         let looks = self.ledger.looks(&hook.source).await?;
         let covered = joined(looks.into_iter().filter(|look| look.hook == *hook).map(|look| look.period));
-        let Some(first) = left_out(&covered, Period { from: known_from, to }).first().copied() else { return Ok(None) };
-        let lapsed = covered.first().and_then(|oldest| {
-            let before = left_out(&covered, Period { from: oldest.from, to: known_from });
-            before.last().filter(|last| last.to == known_from).map(|last| last.from)
-        });
-        let from = earlier(first.from, OVERLAP).max(known_from);
-        Ok(Some((Period { from, to }, lapsed)))
+        Ok(next_look(&covered, Period { from: known_from, to }).map(|next| (next.period, next.lapsed_from)))
     }
 
     /// Reads the pages of a look from where it is, and notes each.
@@ -631,8 +623,4 @@ fn elsewhere(others: &[String]) -> String {
         few if few.len() <= NAMED => format!(" (but to {})", few.join(", ")),
         many => format!(" (but to {} and {} others)", many[..NAMED].join(", "), many.len() - NAMED),
     }
-}
-
-fn earlier(at: Timestamp, by: Duration) -> Timestamp {
-    at.plus_micros(-i64::try_from(by.as_micros()).unwrap_or(i64::MAX))
 }
