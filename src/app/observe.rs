@@ -10,10 +10,12 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{Health, SharedBroker, State};
 use crate::delivery::{SourceName, Timestamp};
 use crate::ingress::admin::HealthOf;
+use crate::jobs::FAILED;
 use crate::ledger::balance::Gap;
 use crate::ledger::outcome::Outcome;
 use crate::ledger::recoveries::Irrecoverable;
 use crate::ledger::{Ledger, LedgerError};
+use crate::recover;
 use crate::telemetry::metrics as names;
 
 /// How often gauges and health are brought up to date.
@@ -131,14 +133,23 @@ impl Observer {
                 metrics::gauge!(name, "source" => source.to_string()).set(number(count));
             }
         }
-        for (source, Irrecoverable { since, what }) in self.ledger.irrecoverable(LATELY).await? {
-            let what = format!("{what}; `rollcall gaps --source {source}` tells more");
+        let mut degrade = |source: &str, since: Timestamp, what: String| {
             let part = format!("source:{source}");
             let reason = match unwell.remove(&part).and_then(|known| known.reason) {
                 Some(known) => format!("{known}; {what}"),
                 None => what,
             };
             unwell.insert(part, Health { state: State::Degraded, reason: Some(reason), since });
+        };
+        for (source, Irrecoverable { since, what }) in self.ledger.irrecoverable(LATELY).await? {
+            degrade(&source, since, format!("{what}; `rollcall gaps --source {source}` tells more"));
+        }
+        for job in self.ledger.jobs().await? {
+            let failure = job.result.as_deref().and_then(|result| result.strip_prefix(FAILED));
+            if let (Some(source), Some(why)) = (job.name.strip_prefix(recover::schedule::JOB), failure) {
+                let since = job.ended_at.unwrap_or(job.due_at);
+                degrade(source, since, format!("nobody can look at what it fails to deliver: {why}"));
+            }
         }
         Ok(())
     }

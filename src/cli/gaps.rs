@@ -127,14 +127,18 @@ fn show_hook(hook: &HookGaps, width: Width, out: &mut dyn Write) -> anyhow::Resu
         looked_at.chain(hook.never_looked_at.iter().map(|period| (*period, None))).collect();
     periods.sort_by_key(|(period, _)| *period);
     let mut table = Table::new(&["FROM", "TO", "WHAT THE PROVIDER FAILED TO DELIVER"]);
-    for (period, covered) in periods {
-        let (verdict, note) = match covered {
-            None => ("never looked at".to_owned(), String::new()),
-            Some(covered) => (verdict(covered), covered.doubts.join("; ")),
+    for (n, (period, covered)) in periods.iter().enumerate() {
+        let verdict = match covered {
+            Some(covered) => verdict(covered),
+            None if n + 1 == periods.len() => "not looked at yet".to_owned(),
+            None => "never looked at".to_owned(),
         };
-        table.row([time(period.from), time(period.to), verdict], &note);
+        table.row([time(period.from), time(period.to), verdict], "");
     }
     table.write(out, 4, width)?;
+    for doubt in hook.looked_at.iter().flat_map(|covered| &covered.doubts) {
+        sentence(out, 4, width, &format!("Doubtful: {doubt}."))?;
+    }
     if !hook.missing.is_empty() {
         sentence(out, 2, width, &format!("{} missing:", deliveries(hook.missing.len())))?;
         missing(&hook.missing, LISTED).write(out, 4, width)?;

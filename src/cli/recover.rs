@@ -31,6 +31,7 @@ Examples:
   rollcall recover --source acme-github --dry-run     what is missing, without asking for it
   rollcall recover --source acme-github --since 24h
   rollcall recover                                    all sources, whatever wasn't looked at yet
+  rollcall recover --forgotten --since 3d             after the ledger was restored from a backup
 
 With --json: an array with an object a hook: source, hook, looked_at (from, to), read, asked, arrived, missing; with
 --dry-run would_ask instead of the last three.
@@ -53,6 +54,9 @@ pub(super) struct Args {
     /// Look at everything since then: 24h, 3d, or 2026-11-24T08:00:00Z [default: what wasn't looked at yet]
     #[arg(long, value_name = "DURATION|TIME")]
     since: Option<When>,
+    /// Also what the provider did deliver and the ledger doesn't have: after a restore from a backup
+    #[arg(long)]
+    forgotten: bool,
     /// Only show what would be asked for
     #[arg(long)]
     dry_run: bool,
@@ -93,21 +97,34 @@ async fn go(
     let now = ledger.now().await?;
     let since = args.since.map(|since| since.from(now));
     let progress = Progress::new();
-    let (mut plans, mut reports) = (Vec::new(), Vec::new());
+    let (mut plans, mut reports, mut failure) = (Vec::new(), Vec::new(), None);
     for recovery in recoveries {
         let ended = async {
-            for hook in recovery.hooks().await? {
+            let found = recovery.hooks().await?;
+            for list in found.without {
+                // Nobody is left to tell if standard error is closed, too.
+                let _told = writeln!(std::io::stderr(), "None of the hooks in {list} posts to {}.", recovery.source);
+            }
+            for hook in found.hooks {
                 let watcher = |hook: &HookPath, step| progress.show(hook, step);
+                let (wait, forgotten, by) = (args.wait, args.forgotten, place.operator());
+                let manner = Manner { since, forgotten, wait, by, scheduled: false };
                 if args.dry_run {
-                    plans.push(recovery.plan(&hook, since, &watcher).await?);
+                    plans.push(recovery.plan(&hook, &manner, &watcher).await?);
                 } else {
-                    let manner = Manner { since, wait: args.wait, by: place.operator(), scheduled: false };
                     reports.push(recovery.recover(&hook, &manner, &watcher).await?);
                 }
             }
-            Ok(())
+            Ok::<(), RecoverError>(())
         };
-        ended.await.map_err(|error| failed(recovery, error))?;
+        // One source's trouble keeps nobody from the others.
+        if let Err(error) = ended.await {
+            let error = failed(recovery, error);
+            match &failure {
+                None => failure = Some(error),
+                Some(_) => writeln!(std::io::stderr(), "rollcall: {error:#}")?,
+            }
+        }
     }
     progress.end();
     let missing = reports.iter().any(|report| !report.missing.is_empty());
@@ -115,6 +132,9 @@ async fn go(
         shown(args, out, &plans, show_plan)?;
     } else {
         shown(args, out, &reports, show_report)?;
+    }
+    if let Some(failure) = failure {
+        return Err(failure);
     }
     let would_ask = plans.iter().any(|plan| !plan.would_ask.is_empty());
     Ok(if missing || would_ask { Exit::Failed } else { Exit::Done })
@@ -144,9 +164,9 @@ fn recovery(source: &Source, settings: &Settings, place: &Place, ledger: &Ledger
     let (recover, api) = able.ok_or_else(|| {
         Misuse(format!(
             "{} has no API that tells which deliveries failed, or that delivers them again, so nothing can be recovered \
-             for {}. What its deliveries failed to tell is found by comparing with who has access there: a roster, where \
-             the provider has one",
-            provider.title, own.name
+             for {}. What its deliveries failed to tell is found by comparing with who has access there: a roster \
+             (`rollcall roster --source {}`), where rollcall reads one of that provider",
+            provider.title, own.name, own.name
         ))
     })?;
     let key = format!("source[{}].api_token", own.name);

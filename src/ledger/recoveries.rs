@@ -286,7 +286,8 @@ impl Ledger {
         rows.iter().map(look_of).collect()
     }
 
-    /// Takes note of a page of a look. What the ledger has, or the provider delivered later, isn't noted as undelivered.
+    /// Takes note of a page of a look, and of when its period begins: later than it was to, if the provider meanwhile tells
+    /// less. What the ledger has, or the provider delivered later, isn't noted as undelivered.
     ///
     /// # Errors
     /// If the database fails.
@@ -299,7 +300,7 @@ impl Ledger {
         let listed = page.cursor.is_none();
         sqlx::query(
             "UPDATE recoveries SET cursor = $2, attempts = attempts + $3, failing = $4, doubt = COALESCE(doubt, $5), \
-             listed_at = $6 WHERE id = $1",
+             listed_at = $6, begin_at = $7 WHERE id = $1",
         )
         .bind(look.look.to_string())
         .bind(page.cursor.as_deref())
@@ -307,6 +308,7 @@ impl Ledger {
         .bind(page.failing)
         .bind(page.doubt.as_deref())
         .bind(listed.then_some(now.micros()))
+        .bind(look.period.from.micros())
         .execute(&mut *tx)
         .await?;
         if listed {

@@ -26,6 +26,7 @@
 //!    access to act; a loss whose time isn't told has none ([`When`]).
 //! 6. **The truth table**: an [`EventRow`] for each event that means something and for those of which people may think so,
 //!    and two comment lines `<!-- events of NAME -->` and `<!-- /events -->` in the folder's documentation.
+//!    If its API tells which deliveries failed and delivers them again, `recover.rs` knows it: [`recover::Recover`].
 //! 7. **One line in [`REGISTRY`]**, and `mod NAME;` above it.
 //! 8. **Tests.** In the folder: the truth table against the code, each required field broken, each label missing, on bodies
 //!    of invented people. Then a line in `CASES` of `provider/tests.rs` and its headers in `marks` there, which runs every

@@ -34,6 +34,8 @@ const SETTLES: Duration = Duration::from_mins(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// For how long a delivery that was asked for isn't asked for again: it may be on its way.
 const ON_ITS_WAY: Duration = Duration::from_mins(2);
+/// For how long what was delivered may be on its way to the ledger.
+const RECORDED: Duration = Duration::from_mins(5);
 /// The longest wait between two times that the schedule asks for the same delivery.
 const LONGEST: Duration = Duration::from_hours(6);
 /// How many hooks that post elsewhere are named.
@@ -108,7 +110,7 @@ impl RecoverError {
 /// The way out, where the token is to blame.
 fn needs(why: &ApiError, permission: &str) -> String {
     match why {
-        ApiError::Refused { .. } | ApiError::Missing { .. } => format!(". It needs {permission}"),
+        ApiError::Refused { .. } | ApiError::Missing { .. } => format!(". Needed is {permission}"),
         _ => String::new(),
     }
 }
@@ -132,11 +134,22 @@ pub struct Recovery {
     pub ledger: Ledger,
 }
 
+/// The hooks of a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The hooks.
+    pub hooks: Vec<HookPath>,
+    /// The lists in which none is the source's: whatever happens there isn't told to it.
+    pub without: Vec<String>,
+}
+
 /// How it is gone about.
 #[derive(Clone, Debug)]
 pub struct Manner<'a> {
     /// Since when to look; left out, at whatever wasn't looked at yet.
     pub since: Option<Timestamp>,
+    /// Whether to ask for what the provider delivered and the ledger doesn't have, too.
+    pub forgotten: bool,
     /// How long to wait for what was asked for.
     pub wait: Duration,
     /// Who asks.
@@ -230,9 +243,9 @@ impl Recovery {
     ///
     /// # Errors
     /// If they can't be found.
-    pub async fn hooks(&self) -> Result<Vec<HookPath>, RecoverError> {
+    pub async fn hooks(&self) -> Result<Found, RecoverError> {
         let lists = match self.recover.hooks()? {
-            Hooks::Named(hook) => return Ok(vec![hook]),
+            Hooks::Named(hook) => return Ok(Found { hooks: vec![hook], without: Vec::new() }),
             Hooks::Listed(lists) => lists,
         };
         let Some(endpoint) = &self.endpoint else {
@@ -240,8 +253,9 @@ impl Recovery {
                 address that the provider knows, or `hook` in the source's table";
             return Err(SettingsError { key: "hook".to_owned(), message: message.to_owned() }.into());
         };
-        let (mut ours, mut others) = (Vec::new(), Vec::new());
+        let (mut ours, mut without, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for list in &lists {
+            let before = ours.len();
             for row in self.hooks_in(list).await? {
                 match row.url.as_deref().and_then(|url| Url::parse(url).ok()) {
                     Some(url) if posts_to(&url, endpoint) => ours.push(row.path),
@@ -249,16 +263,18 @@ impl Recovery {
                     None => {}
                 }
             }
+            if ours.len() == before {
+                without.push(list.0.to_string());
+            }
         }
         if ours.is_empty() {
-            let lists: Vec<&str> = lists.iter().map(|list| list.0.0.as_str()).collect();
             return Err(RecoverError::NoHook {
-                lists: lists.join(", "),
+                lists: without.join(", "),
                 url: endpoint.to_string(),
                 others: elsewhere(&others),
             });
         }
-        Ok(ours)
+        Ok(Found { hooks: ours, without })
     }
 
     async fn hooks_in(&self, list: &HookList) -> Result<Vec<HookRow>, RecoverError> {
@@ -313,12 +329,15 @@ impl Recovery {
         let now = self.ledger.now().await?;
         let known_from = earlier(now, self.recover.window());
         let interrupted = self.ledger.interrupted_look(&report.hook).await?;
-        let interrupted = interrupted.filter(|look| look.period.from >= known_from && look.cursor.is_some());
+        let interrupted =
+            interrupted.filter(|look| look.period.to > known_from && look.cursor.is_some() && !manner.forgotten);
         let mut resumed = None;
-        if let Some(look) = interrupted {
+        if let Some(mut look) = interrupted {
             tracing::debug!(hook = %hook, "an interrupted look goes on");
+            // What it hasn't read yet of the time before that isn't told any more.
+            look.period.from = look.period.from.max(known_from);
             resumed = Some(look.period);
-            self.read(hook, look, report, watcher).await?;
+            self.read(hook, look, manner, report, watcher).await?;
         }
         let Some((period, lapsed_from)) = self.to_look_at(&report.hook, manner, now, resumed).await? else {
             return Ok(());
@@ -326,7 +345,7 @@ impl Recovery {
         let new = NewLook { hook: &report.hook, started_by: manner.by, period, lapsed_from };
         let look = self.ledger.begin_look(new).await?;
         report.lapsed_from = lapsed_from;
-        self.read(hook, look, report, watcher).await
+        self.read(hook, look, manner, report, watcher).await
     }
 
     /// Which period to look at now, and the end of what was looked at before if that can't be gone on with.
@@ -339,7 +358,7 @@ impl Recovery {
     ) -> Result<Option<(Period, Option<Timestamp>)>, RecoverError> {
         let known_from = earlier(now, self.recover.window());
         let to = earlier(now, SETTLES);
-        if let Some(since) = manner.since {
+        if let Some(since) = manner.since.or(manner.forgotten.then_some(known_from)) {
             let wanted = since.max(known_from).min(to);
             let from = match resumed {
                 Some(resumed) if resumed.from <= wanted => earlier(resumed.to, OVERLAP).max(wanted),
@@ -357,10 +376,12 @@ impl Recovery {
         &self,
         hook: &HookPath,
         look: Look,
+        manner: &Manner<'_>,
         report: &mut HookReport,
         watcher: Watcher<'_>,
     ) -> Result<(), RecoverError> {
         let mut failing = look.failing;
+        let recorded_by = self.recorded_by(manner).await?;
         let mut pages = Pages::new(self, hook, look.cursor.as_deref(), look.period.from);
         while let Some(page) = pages.next().await? {
             for attempt in &page.rows {
@@ -375,7 +396,7 @@ impl Recovery {
             }
             let read = i64::try_from(page.rows.len()).unwrap_or(i64::MAX);
             let noted = LookPage {
-                attempts: self.relevant(page.rows, look.period.from),
+                attempts: self.relevant(page.rows, look.period.from, recorded_by),
                 read,
                 failing,
                 doubt: report.doubt.clone(),
@@ -390,21 +411,33 @@ impl Recovery {
         Ok(())
     }
 
-    /// What of a page matters: what failed, and what an earlier failure may be mended by.
-    fn relevant(&self, attempts: Vec<Attempt>, from: Timestamp) -> Vec<SeenAttempt> {
-        attempts
+    /// What was delivered before then should be in the ledger by now, if that is asked.
+    async fn recorded_by(&self, manner: &Manner<'_>) -> Result<Option<Timestamp>, RecoverError> {
+        let now = self.ledger.now().await?;
+        Ok(manner.forgotten.then(|| earlier(now, RECORDED)))
+    }
+
+    /// What of a page matters: what failed, and what an earlier failure may be mended by; if asked, what was delivered too.
+    fn relevant(&self, attempts: Vec<Attempt>, from: Timestamp, recorded_by: Option<Timestamp>) -> Vec<SeenAttempt> {
+        let matter = attempts
             .into_iter()
             .filter(|attempt| attempt.at.is_none_or(|at| at >= from))
-            .filter(|attempt| !attempt.delivered || attempt.again)
-            .filter(|attempt| matters(self.provider.events, self.sightings, &attempt.event))
-            .map(|attempt| SeenAttempt {
-                delivery: attempt.delivery,
-                attempt: attempt.id,
-                event: attempt.event,
-                at: attempt.at,
-                delivered: attempt.delivered,
-                status: attempt.status,
-                lost: attempt.lost,
+            .filter(|attempt| !attempt.delivered || attempt.again || recorded_by.is_some())
+            .filter(|attempt| matters(self.provider.events, self.sightings, &attempt.event));
+        matter
+            .map(|attempt| {
+                let recorded = recorded_by.zip(attempt.at).is_some_and(|(by, at)| at < by);
+                let status = attempt.status;
+                SeenAttempt {
+                    delivery: attempt.delivery,
+                    attempt: attempt.id,
+                    event: attempt.event,
+                    at: attempt.at,
+                    // The ledger itself knows what it has of these.
+                    delivered: attempt.delivered && !recorded,
+                    status: if attempt.delivered { format!("delivered: {status}") } else { status },
+                    lost: attempt.lost,
+                }
             })
             .collect()
     }
@@ -449,7 +482,7 @@ impl Recovery {
                 Err(why) => why,
             };
             let perhaps_done = matches!(why, ApiError::Failed { .. });
-            self.ledger.note_refusal(undelivered, &format!("asking for it failed: {why}"), perhaps_done).await?;
+            self.ledger.note_refusal(undelivered, &refusal(&why), perhaps_done).await?;
             match why {
                 // This one's own trouble.
                 ApiError::Missing { .. } | ApiError::Unexpected { .. } => {
@@ -499,20 +532,20 @@ impl Recovery {
     pub async fn plan(
         &self,
         hook: &HookPath,
-        since: Option<Timestamp>,
+        manner: &Manner<'_>,
         watcher: Watcher<'_>,
     ) -> Result<HookPlan, RecoverError> {
         let key = HookKey { source: self.source.clone(), hook: hook.0.clone() };
         let now = self.ledger.now().await?;
-        let manner = Manner { since, wait: Duration::ZERO, by: "", scheduled: false };
+        let recorded_by = self.recorded_by(manner).await?;
         let nothing = Period { from: earlier(now, SETTLES), to: earlier(now, SETTLES) };
-        let period = self.to_look_at(&key, &manner, now, None).await?.map_or(nothing, |(period, _)| period);
+        let period = self.to_look_at(&key, manner, now, None).await?.map_or(nothing, |(period, _)| period);
         let mut latest: BTreeMap<String, SeenAttempt> = BTreeMap::new();
         let mut read = 0;
         let mut pages = Pages::new(self, hook, None, period.from);
         while let Some(page) = pages.next().await? {
             read += i64::try_from(page.rows.len()).unwrap_or(i64::MAX);
-            for attempt in self.relevant(page.rows, period.from) {
+            for attempt in self.relevant(page.rows, period.from, recorded_by) {
                 // The latest attempt comes first, and a delivery failed when it did so for the first time.
                 let at = attempt.at;
                 let known = latest.entry(attempt.delivery.clone()).or_insert(attempt);
@@ -615,6 +648,17 @@ fn may_ask(undelivered: &Undelivered, manner: &Manner<'_>, now: Timestamp) -> bo
 fn posts_to(url: &Url, endpoint: &Url) -> bool {
     let path = |url: &Url| url.path().trim_end_matches('/').to_owned();
     url.origin() == endpoint.origin() && path(url) == path(endpoint)
+}
+
+/// Why a delivery isn't delivered again, for people.
+fn refusal(why: &ApiError) -> String {
+    match why {
+        ApiError::Refused { status, message, .. } | ApiError::Unexpected { status, message, .. } => {
+            format!("the provider refuses: {status} {message}")
+        }
+        ApiError::Missing { message, .. } => format!("the provider refuses: 404 {message}"),
+        why => format!("asking for it failed: {why}"),
+    }
 }
 
 fn elsewhere(others: &[String]) -> String {

@@ -11,6 +11,9 @@ use super::{HookReport, Manner, RecoverError, Recovery};
 use crate::jobs::{self, Job};
 use crate::provider::recover::Hooks;
 
+/// What the names of the jobs begin with; a source's name follows.
+pub const JOB: &str = "recover:";
+
 /// How long the schedule waits for what it asked for: the next time it looks again anyway.
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -40,7 +43,7 @@ pub async fn run(recovery: Recovery, every: Duration, token: CancellationToken) 
         tracing::info!(%source, why, "what the provider fails to deliver isn't recovered: it isn't known which hook to ask about");
         return;
     }
-    let (name, ledger) = (format!("recover:{source}"), recovery.ledger.clone());
+    let (name, ledger) = (format!("{JOB}{source}"), recovery.ledger.clone());
     let recovery = Arc::new(recovery);
     let work = move || {
         let recovery = Arc::clone(&recovery);
@@ -50,9 +53,13 @@ pub async fn run(recovery: Recovery, every: Duration, token: CancellationToken) 
 }
 
 async fn once(recovery: &Recovery) -> Result<Reports, RecoverError> {
-    let manner = Manner { since: None, wait: WAIT, by: "the schedule", scheduled: true };
+    let manner = Manner { since: None, forgotten: false, wait: WAIT, by: "the schedule", scheduled: true };
     let mut reports = Vec::new();
-    for hook in recovery.hooks().await? {
+    let found = recovery.hooks().await?;
+    for list in found.without {
+        tracing::warn!(source = %recovery.source, list, "none of the hooks there is the source's");
+    }
+    for hook in found.hooks {
         reports.push(recovery.recover(&hook, &manner, &|_, _| {}).await?);
     }
     Ok(Reports(reports))

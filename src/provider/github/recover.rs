@@ -64,11 +64,10 @@ fn named(hook: &toml::Value, roots: &[RootPattern]) -> Result<HookPath, Settings
         toml::Value::String(path) => {
             let parts: Vec<&str> = path.split('/').collect();
             let number = |text: &str| text.parse::<u64>().is_ok();
+            let name = |text: &str| !matches!(text, "" | "." | "..");
             match parts.as_slice() {
-                ["orgs", org, "hooks", hook] if !org.is_empty() && number(hook) => Ok(HookPath::of(&parts)),
-                ["repos", owner, repository, "hooks", hook]
-                    if !owner.is_empty() && !repository.is_empty() && number(hook) =>
-                {
+                ["orgs", org, "hooks", hook] if name(org) && number(hook) => Ok(HookPath::of(&parts)),
+                ["repos", owner, repository, "hooks", hook] if name(owner) && name(repository) && number(hook) => {
                     Ok(HookPath::of(&parts))
                 }
                 _ => Err(wrong()),
@@ -234,6 +233,7 @@ mod tests {
     #[case("12345".into(), &["org:acme"])]
     #[case("orgs/acme/hooks/x".into(), &["org:acme"])]
     #[case("orgs/../../admin/hooks/1".into(), &["org:acme"])]
+    #[case("orgs/../hooks/1".into(), &["org:acme"])]
     #[case(true.into(), &["org:acme"])]
     fn what_names_no_hook_is_refused_with_the_way_out(#[case] hook: toml::Value, #[case] scopes: &[&str]) {
         let error = GitHubRecover::new(&settings(Some(hook), scopes)).unwrap_err();
