@@ -193,7 +193,9 @@ impl Source {
         };
         let provider = provider?;
         if let Err(error) = (provider.interpreter)(&settings) {
-            let hint = settings.own.get(&error.key).and_then(|_| nearest(&error.key, COMMON.into_iter()));
+            // A key that its provider knows is no mistyped one.
+            let unknown = settings.own.contains_key(&error.key) && error.key != "hook";
+            let hint = unknown.then(|| nearest(&error.key, COMMON.into_iter())).flatten();
             reader.blame(&error.key, format!("{}{}", error.message, did_you_mean(hint)));
         }
         let source = Self {

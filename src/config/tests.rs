@@ -18,7 +18,7 @@ impl Interpreter for Silent {
 }
 
 fn interpreter(settings: &SourceSettings) -> Result<Box<dyn Interpreter>, SettingsError> {
-    match settings.own.keys().find(|key| *key != "flavour") {
+    match settings.own.keys().find(|key| !matches!(key.as_str(), "flavour" | "hook")) {
         None => Ok(Box::new(Silent)),
         Some(key) => Err(SettingsError { key: key.clone(), message: "hosted has no such key".to_owned() }),
     }

@@ -80,6 +80,9 @@ pub fn find(name: &str) -> Option<&'static Description> {
 /// One side of a provider, built for a source.
 pub type Built<T> = Result<Box<T>, SettingsError>;
 
+/// What builds a source's [`Recover`].
+pub type BuildRecover = fn(&SourceSettings) -> Built<dyn Recover>;
+
 /// What rollcall knows of a provider.
 #[derive(Debug)]
 pub struct Description {
@@ -108,7 +111,7 @@ pub struct Description {
     /// Builds a signer for a source.
     pub signer: fn(&SourceSettings, Secret) -> Built<dyn Signer>,
     /// Builds what knows its API of deliveries, if it has one.
-    pub recover: Option<fn(&SourceSettings) -> Built<dyn Recover>>,
+    pub recover: Option<BuildRecover>,
 }
 
 /// One row of a provider's truth table.
