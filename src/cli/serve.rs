@@ -115,11 +115,13 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
                 attempts: settings.retry.attempts,
             },
             waiting: settings.retry.waiting,
+            deadline: settings.sweep.waiting,
             second_look: settings.retry.second_look,
             request_timeout: settings.drata.timeout,
             concurrency: CONCURRENCY,
             dry_run: args.dry_run,
         },
+        sweep_every: settings.sweep.every,
         prefetch: settings.broker.prefetch,
         missing_after: settings.balance.after,
     });

@@ -27,6 +27,8 @@ pub(super) enum Operation {
     ListConnections,
     FindPersonnel,
     FindUser,
+    ListPersonnel,
+    ListUsers,
 }
 
 impl Operation {
@@ -37,6 +39,8 @@ impl Operation {
             Self::ListConnections => "list_connections",
             Self::FindPersonnel => "find_personnel",
             Self::FindUser => "find_user",
+            Self::ListPersonnel => "list_personnel",
+            Self::ListUsers => "list_users",
         }
     }
 }

@@ -6,11 +6,13 @@ mod gitlab;
 mod halting;
 mod jobs;
 mod order;
+mod people;
 mod recording;
 mod replaying;
 mod scopes;
 mod sharing;
 mod stories;
+mod sweeping;
 
 use std::time::Duration;
 
@@ -166,6 +168,8 @@ fn settled(result: Settled, desired: Option<LinkStatus>, actual: Option<LinkStat
         desired,
         actual,
         identity: Some(IdentityRef(71)),
+        person_from: None,
+        keep_drift: false,
         keep_intent: false,
         due_at: None,
     }

@@ -50,7 +50,7 @@ impl Site {
 
     fn reconciler(&self, request_timeout: Duration) -> Reconciler {
         let mut policies = Policies::default();
-        policies.add(ConnectionRef::Id(12), OnAccessLost::Unlink, &["org:#1001".parse().unwrap()]);
+        policies.add(ConnectionRef::Id(12), OnAccessLost::Unlink, Drift::Report, &["org:#1001".parse().unwrap()]);
         let client = drata::Settings {
             requests_per_minute: 600_000,
             timeout: request_timeout,
@@ -66,6 +66,7 @@ impl Site {
                 second_look: Duration::from_secs(120),
                 schedule: Schedule { first, factor: 2.0, max, attempts: 12 },
                 waiting: Duration::from_mins(15),
+                deadline: Duration::from_hours(72),
                 request_timeout,
                 concurrency: 8,
                 dry_run: false,
