@@ -80,7 +80,16 @@ impl Observer {
         missing_after: Duration,
         observed: Arc<Observed>,
     ) -> Self {
-        Self { ledger, broker, sources, missing_after, observed, missing: Vec::new(), alarms: BTreeSet::new(), drifted_since: None }
+        Self {
+            ledger,
+            broker,
+            sources,
+            missing_after,
+            observed,
+            missing: Vec::new(),
+            alarms: BTreeSet::new(),
+            drifted_since: None,
+        }
     }
 
     pub(super) async fn run(mut self, token: CancellationToken) {

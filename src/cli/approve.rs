@@ -78,7 +78,8 @@ pub(super) async fn run(args: Args, place: &Place, out: &mut (dyn Write + Send))
     let ledger = place.ledger(&settings).await?;
     let found = one(&ledger, &args.id, args.source.as_deref()).await?;
     let lacks = |lacks| NameError::Lacking { what: "delivery", name: args.id.to_string(), lacks };
-    let not_held = || lacks("isn't held, so there is nothing to say yes to; `rollcall deliveries --outcome held` lists what is");
+    let not_held =
+        || lacks("isn't held, so there is nothing to say yes to; `rollcall deliveries --outcome held` lists what is");
     if found.outcome != Outcome::Held {
         return Err(not_held().into());
     }
@@ -92,7 +93,8 @@ pub(super) async fn run(args: Args, place: &Place, out: &mut (dyn Write + Send))
     if !args.dry_run {
         let count = concerned.len();
         let show = |err: &mut dyn Write| preview(&found, &concerned, &policies, args.width, err);
-        let unasked = format!("it concerns {count} accounts; add --yes to approve it, or --dry-run to see whom it concerns");
+        let unasked =
+            format!("it concerns {count} accounts; add --yes to approve it, or --dry-run to see whom it concerns");
         if !args.yes && !ask::confirmed(&unasked, &format!("Say yes to this for {count} accounts?"), show)? {
             writeln!(out, "Nothing was done.")?;
             return Ok(Exit::Done);

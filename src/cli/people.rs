@@ -87,7 +87,9 @@ enum Command {
     #[command(after_help = suggest::HELP)]
     Suggest(suggest::Args),
     /// Write what operators have said as CSV that `rollcall people import` reads
-    #[command(after_help = "What people.csv and e-mail addresses say isn't part of it: `rollcall people list` shows that, too.")]
+    #[command(
+        after_help = "What people.csv and e-mail addresses say isn't part of it: `rollcall people list` shows that, too."
+    )]
     Export,
 }
 

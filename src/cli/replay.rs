@@ -593,7 +593,8 @@ fn confirmed(args: &Args, count: i64, show: impl FnOnce(&mut dyn Write) -> anyho
     if args.yes || count <= HANDFUL {
         return Ok(true);
     }
-    let unasked = format!("it would publish {count} deliveries; add --yes to do it, or --dry-run to see what they change");
+    let unasked =
+        format!("it would publish {count} deliveries; add --yes to do it, or --dry-run to see what they change");
     ask::confirmed(&unasked, &format!("Publish these {count} deliveries again?"), show)
 }
 

@@ -66,7 +66,11 @@ pub(super) async fn run(args: Args, place: &Place, out: &mut (dyn Write + Send))
         SweepError::Halted(_) => OutOfReach(format!("{error}; `/health` of a worker says more")).into(),
         SweepError::Ledger(error) => error.into(),
     })?;
-    if args.json { json(out, &report)? } else { show(&report, args.width, out)? }
+    if args.json {
+        json(out, &report)?
+    } else {
+        show(&report, args.width, out)?
+    }
     let clear = report.connections.iter().all(|swept| swept.unclear.is_none());
     Ok(if clear { Exit::Done } else { Exit::Failed })
 }
@@ -79,7 +83,11 @@ fn chosen(args: &Args, settings: &Settings) -> anyhow::Result<Option<Vec<Connect
         let found = found.ok_or_else(|| Misuse(format!("no source {name} is configured")))?;
         let connections = known(found);
         if connections.is_empty() {
-            return Err(Misuse(format!("Drata has no connections for {}, so there is nothing to compare", found.provider.title)).into());
+            return Err(Misuse(format!(
+                "Drata has no connections for {}, so there is nothing to compare",
+                found.provider.title
+            ))
+            .into());
         }
         return Ok(Some(connections));
     }

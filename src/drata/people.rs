@@ -75,6 +75,14 @@ impl Client {
         self.shared.people.forget(&email.trim().to_lowercase());
     }
 
+    /// Makes the next [`Client::person_by_email`] for this address ask Drata, if it is remembered that nobody has it.
+    pub fn forget_absence(&self, email: &str) {
+        let key = email.trim().to_lowercase();
+        if self.shared.people.recall(&key) == Some(None) {
+            self.shared.people.forget(&key);
+        }
+    }
+
     /// Asks for personnel first, which also tells the employment status. That may be out of the key's reach (403) where
     /// users are not.
     async fn ask_for_person(&self, email: &str) -> Result<Option<Person>, Failure> {

@@ -39,12 +39,7 @@ impl Ledger {
         unless_in_conflict(|| self.concerned_once(row, entry, roots)).await
     }
 
-    async fn concerned_once(
-        &self,
-        row: i64,
-        entry: &Entry,
-        roots: RootsOf<'_>,
-    ) -> Result<Vec<Concerned>, LedgerError> {
+    async fn concerned_once(&self, row: i64, entry: &Entry, roots: RootsOf<'_>) -> Result<Vec<Concerned>, LedgerError> {
         let mut tx = self.begin().await?;
         record(&mut tx, entry).await?;
         let rows = sqlx::query(
@@ -81,17 +76,14 @@ impl Ledger {
         unless_in_conflict(|| self.approve_once(row, entry, operator, detail)).await
     }
 
-    async fn approve_once(
-        &self,
-        row: i64,
-        entry: &Entry,
-        operator: &str,
-        detail: &str,
-    ) -> Result<bool, LedgerError> {
+    async fn approve_once(&self, row: i64, entry: &Entry, operator: &str, detail: &str) -> Result<bool, LedgerError> {
         let mut tx = self.begin().await?;
         lock_recording(&mut tx).await?;
-        let outcome: String =
-            sqlx::query("SELECT outcome FROM deliveries WHERE id = $1").bind(row).fetch_one(&mut *tx).await?.try_get(0)?;
+        let outcome: String = sqlx::query("SELECT outcome FROM deliveries WHERE id = $1")
+            .bind(row)
+            .fetch_one(&mut *tx)
+            .await?
+            .try_get(0)?;
         if outcome != Outcome::Held.as_str() {
             return Ok(false);
         }

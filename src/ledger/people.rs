@@ -185,12 +185,13 @@ impl Ledger {
         let Some(found) = found else { return Ok(None) };
         if found.try_get::<Option<i64>, _>("account")?.is_none() {
             let mut tx = self.begin().await?;
-            let bound = sqlx::query("UPDATE people SET account = $2 WHERE id = $1 AND (account IS NULL OR account = $2)")
-                .bind(found.try_get::<i64, _>("id")?)
-                .bind(row)
-                .execute(&mut *tx)
-                .await?
-                .rows_affected();
+            let bound =
+                sqlx::query("UPDATE people SET account = $2 WHERE id = $1 AND (account IS NULL OR account = $2)")
+                    .bind(found.try_get::<i64, _>("id")?)
+                    .bind(row)
+                    .execute(&mut *tx)
+                    .await?
+                    .rows_affected();
             tx.commit().await?;
             if bound == 0 {
                 return Ok(None);
@@ -212,17 +213,26 @@ impl Ledger {
         )
         .fetch_all(&self.read)
         .await?;
-        rows.iter()
-            .map(|row| {
-                Ok(Said {
-                    account: row.try_get("account")?,
-                    person: person_of(row)?,
-                    operator: row.try_get("operator")?,
-                    said_at: Timestamp(row.try_get("said_at")?),
-                })
-            })
-            .collect()
+        rows.iter().map(said_in).collect()
     }
+}
+
+/// What an operator has said of an account, if anything, and it is bound to it.
+pub(super) async fn said(tx: &mut AnyConnection, account: i64) -> Result<Option<Said>, LedgerError> {
+    let row = sqlx::query("SELECT name AS account, person, operator, said_at FROM people WHERE account = $1")
+        .bind(account)
+        .fetch_optional(tx)
+        .await?;
+    row.as_ref().map(said_in).transpose()
+}
+
+fn said_in(row: &AnyRow) -> Result<Said, LedgerError> {
+    Ok(Said {
+        account: row.try_get("account")?,
+        person: person_of(row)?,
+        operator: row.try_get("operator")?,
+        said_at: Timestamp(row.try_get("said_at")?),
+    })
 }
 
 /// An account that somebody speaks of, by its name in `people`.
@@ -245,9 +255,8 @@ fn by_login(provider: &str, host: &str, login: &str) -> String {
 
 async fn means<'a>(tx: &mut AnyConnection, word: &'a Word) -> Result<Result<Meant<'a>, Unheard>, LedgerError> {
     let pattern = &word.account;
-    let mut sql = Sql::new(
-        "SELECT id, provider, host, stable, node_id, login, email, kind FROM accounts WHERE id IN (",
-    );
+    let mut sql =
+        Sql::new("SELECT id, provider, host, stable, node_id, login, email, kind FROM accounts WHERE id IN (");
     filter::accounts(&mut sql, pattern);
     sql.push(") ORDER BY id");
     let mut found = Vec::new();

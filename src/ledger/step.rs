@@ -168,7 +168,8 @@ async fn settle(
     settlement: &Settlement,
     now: Timestamp,
 ) -> Result<u64, LedgerError> {
-    let settled = matches!(settlement.result, Settled::Applied | Settled::Unchanged | Settled::Parked | Settled::GaveUp);
+    let settled =
+        matches!(settlement.result, Settled::Applied | Settled::Unchanged | Settled::Parked | Settled::GaveUp);
     let updated = sqlx::query(
         "UPDATE statuses SET state = $4, reason = $5, desired = $6, actual = $7, identity = $8, \
          intent = CASE WHEN $9 = 1 THEN intent ELSE NULL END, \

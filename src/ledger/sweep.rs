@@ -168,8 +168,8 @@ fn standing_of(row: &AnyRow, shared: &HashSet<[String; 3]>) -> Result<Standing, 
     let time = |column| Ok::<_, LedgerError>(row.try_get::<Option<i64>, _>(column)?.map(Timestamp));
     let account = account_of(row)?;
     let login = account.login.as_ref().map(|login| login.to_lowercase());
-    let its_own = login
-        .is_none_or(|login| !shared.contains(&[account.key.provider.clone(), account.key.host.clone(), login]));
+    let its_own =
+        login.is_none_or(|login| !shared.contains(&[account.key.provider.clone(), account.key.host.clone(), login]));
     Ok(Standing {
         status: row.try_get("status")?,
         version: row.try_get("version")?,

@@ -164,7 +164,8 @@ mod tests {
         )
         .unwrap_err()
         .to_string();
-        let lines: Vec<&str> = error.lines().map(|line| line.split_once(".tmp").map_or(line, |(_, rest)| rest)).collect();
+        let lines: Vec<&str> =
+            error.lines().map(|line| line.split_once(".tmp").map_or(line, |(_, rest)| rest)).collect();
         assert_eq!(lines.len(), 4, "{error}");
         for (line, expected) in lines.iter().zip([
             ":3: person \"mona\" is neither an e-mail address nor user:518, nor \"nobody\"",

@@ -61,10 +61,8 @@ pub struct Suggestion<'a> {
 /// Ranks people for an account: by the reason, those who have left last among equals.
 #[must_use]
 pub fn suggest<'a>(account: &Ownerless, people: &'a [Person]) -> Vec<Suggestion<'a>> {
-    let mut suggestions: Vec<_> = people
-        .iter()
-        .filter_map(|person| Some(Suggestion { person, reason: reason(account, person)? }))
-        .collect();
+    let mut suggestions: Vec<_> =
+        people.iter().filter_map(|person| Some(Suggestion { person, reason: reason(account, person)? })).collect();
     suggestions.sort_by_key(|suggestion| (suggestion.reason, suggestion.person.has_left(), suggestion.person.id));
     suggestions
 }

@@ -101,8 +101,13 @@ pub(super) struct Ended {
 #[derive(Clone, Copy)]
 enum Way<'a> {
     /// It has lost all access, or is nobody's.
-    Unlink { why: &'a str },
-    Link { seen_only: bool, mapped: Option<&'a Mapped> },
+    Unlink {
+        why: &'a str,
+    },
+    Link {
+        seen_only: bool,
+        mapped: Option<&'a Mapped>,
+    },
 }
 
 impl<'a> Look<'a> {
@@ -159,7 +164,8 @@ impl<'a> Look<'a> {
             return self.unchanged("it is a bot, and bots are never linked");
         }
         let reconciler = self.reconciler;
-        let mapped = match reconciler.people.mapped(&reconciler.ledger, self.view.account_row, &self.view.account).await {
+        let mapped = match reconciler.people.mapped(&reconciler.ledger, self.view.account_row, &self.view.account).await
+        {
             Ok(mapped) => mapped,
             Err(error) => return error.into(),
         };
@@ -302,6 +308,10 @@ impl<'a> Look<'a> {
             PersonRef::Email(email) => {
                 let began = Instant::now();
                 self.asked.push(email.clone());
+                if self.view.waiting_since.is_some() {
+                    // It is looked at because somebody may have appeared.
+                    self.reconciler.client.forget_absence(email);
+                }
                 match self.reconciler.client.person_by_email(email).await {
                     Ok(person) => {
                         self.went_through("find person");

@@ -285,8 +285,11 @@ fn settled(standing: &Standing, platform: &Platform, drift: Drift) -> Told {
     }
     if found == applied {
         let told = format!("it is {found} again at the platform");
-        return (standing.drifted_at.is_some() || known != found)
-            .then_some((Kind::Returned, Mark::Returned(found), told));
+        return (standing.drifted_at.is_some() || known != found).then_some((
+            Kind::Returned,
+            Mark::Returned(found),
+            told,
+        ));
     }
     match drift {
         Drift::Correct => {

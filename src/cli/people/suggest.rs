@@ -70,7 +70,8 @@ pub(super) async fn run(
     let policies = app::policies(&settings.sources);
     let mut rows = Vec::new();
     let mut people: Option<Vec<Person>> = None;
-    for connection in policies.connections().filter(|known| args.connection.as_ref().is_none_or(|only| only == *known)) {
+    for connection in policies.connections().filter(|known| args.connection.as_ref().is_none_or(|only| only == *known))
+    {
         let (_, standings) = ledger.standings(connection).await?;
         let ownerless: Vec<&Standing> = standings.iter().filter(|standing| is_ownerless(standing)).collect();
         if ownerless.is_empty() {
@@ -144,7 +145,11 @@ fn show(rows: &[Row], width: Width, out: &mut dyn Write) -> anyhow::Result<()> {
         let login = row.account.login.as_ref().map_or_else(String::new, |login| format!("{login} "));
         sentence(out, 0, width, &format!("{login}({key})"))?;
         if row.suggestions.is_empty() {
-            writeln!(out, "  nobody suggests itself; `rollcall people link '{}' PERSON` says whose it is", plain(&key))?;
+            writeln!(
+                out,
+                "  nobody suggests itself; `rollcall people link '{}' PERSON` says whose it is",
+                plain(&key)
+            )?;
         }
         for suggested in &row.suggestions {
             let name = suggested.name.as_deref().unwrap_or(&suggested.person);

@@ -39,7 +39,10 @@ async fn what_an_operator_says_makes_the_account_due_and_is_noted(#[values(Sqlit
     site.reconcile(&[]).await;
     assert!(site.take().await.is_empty());
     let heard = site.hear(&[word("github:LOGIN-1", Some("Ada@acme.example"))], Taking::Anew).await.unwrap();
-    assert_eq!((heard[0].account.as_str(), heard[0].known, &heard[0].news), ("github@github.com:#1", true, &News::Added));
+    assert_eq!(
+        (heard[0].account.as_str(), heard[0].known, &heard[0].news),
+        ("github@github.com:#1", true, &News::Added)
+    );
     let (lease, view) = site.take_one().await;
     assert_eq!(site.said_of("1").await, Some(email("ada@acme.example")));
 
@@ -51,7 +54,8 @@ async fn what_an_operator_says_makes_the_account_due_and_is_noted(#[values(Sqlit
     assert_eq!(site.said_of("1").await, Some(None));
 
     let noted = site.ledger.actions(About::Account(view.account_row)).await.unwrap();
-    let noted: Vec<_> = noted.iter().map(|done| (done.operator.as_str(), done.action.as_str(), done.detail.as_deref())).collect();
+    let noted: Vec<_> =
+        noted.iter().map(|done| (done.operator.as_str(), done.action.as_str(), done.detail.as_deref())).collect();
     assert_eq!(
         noted,
         [
@@ -65,7 +69,8 @@ async fn what_an_operator_says_makes_the_account_due_and_is_noted(#[values(Sqlit
 #[tokio::test]
 async fn an_account_can_be_spoken_of_before_anybody_has_seen_it(#[values(Sqlite, PostgreSql)] on: Database) {
     let mut site = Site::open(on).await;
-    let words = [word("github@github.com:Login-1", Some("user:518")), word("github@github.com:#2", Some("b@acme.example"))];
+    let words =
+        [word("github@github.com:Login-1", Some("user:518")), word("github@github.com:#2", Some("b@acme.example"))];
     let heard = site.hear(&words, Taking::Once).await.unwrap();
     assert!(heard.iter().all(|heard| !heard.known && heard.news == News::Added), "{heard:?}");
     assert_eq!(site.hear(&words, Taking::Once).await.unwrap()[0].news, News::Left);
@@ -153,7 +158,10 @@ async fn a_listing_says_from_where_it_is_known(#[values(Sqlite, PostgreSql)] on:
         site.record([told(&format!("join-{n}"), n, gained(&n.to_string(), org()))]).await;
     }
     let outcomes = [
-        Settlement { person_from: Some(PersonFrom::EventEmail), ..settled(Settled::Applied, Some(PERSON), Some(PERSON)) },
+        Settlement {
+            person_from: Some(PersonFrom::EventEmail),
+            ..settled(Settled::Applied, Some(PERSON), Some(PERSON))
+        },
         settled(Settled::Waiting, None, Some(LinkStatus::Unlinked)),
         settled(Settled::Unchanged, None, Some(PERSON)),
     ];

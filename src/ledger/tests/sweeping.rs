@@ -91,11 +91,7 @@ async fn waiting_counts_from_its_beginning_and_what_was_given_up_can_be_due_agai
     #[values(Sqlite, PostgreSql)] on: Database,
 ) {
     let mut site = with_a_join(on).await;
-    let due = |result| Settlement {
-        due_at: Some(Timestamp(0)),
-        identity: None,
-        ..settled(result, None, None)
-    };
+    let due = |result| Settlement { due_at: Some(Timestamp(0)), identity: None, ..settled(result, None, None) };
     site.settle(&due(Settled::Waiting)).await;
     let since = site.rows().await[0].waiting_since.unwrap();
     // Neither looking again nor a failure nor further news begin it anew.
@@ -110,7 +106,10 @@ async fn waiting_counts_from_its_beginning_and_what_was_given_up_can_be_due_agai
     let read = Some((IdentityRef(71), LinkStatus::Unlinked));
     assert_eq!(site.mark(&site.standings().await, Mark::Due { read }).await, 1);
     let (lease, view) = site.take_one().await;
-    assert_eq!((view.identity, view.actual, view.waiting_since), (Some(IdentityRef(71)), Some(LinkStatus::Unlinked), Some(since)));
+    assert_eq!(
+        (view.identity, view.actual, view.waiting_since),
+        (Some(IdentityRef(71)), Some(LinkStatus::Unlinked), Some(since))
+    );
     let linked = settled(Settled::Applied, Some(PERSON), Some(PERSON));
     site.ledger.settle(&lease, view.version, &linked, Vec::new()).await.unwrap();
     assert_eq!((site.rows().await[0].waiting_since, site.outcome("join-again").await), (None, Outcome::Applied));
@@ -151,6 +150,9 @@ async fn a_yes_is_shown_before_it_is_said_and_noted_when_it_is(#[values(Sqlite, 
     assert_eq!(site.reconcile(&[]).await.len(), 3);
     assert_eq!(site.outcome("gone").await, Outcome::Applied);
     let noted = site.ledger.actions(About::Delivery(row)).await.unwrap();
-    assert_eq!(noted.iter().map(|done| (done.operator.as_str(), done.action.as_str())).collect::<Vec<_>>(), [("olga", "approve")]);
+    assert_eq!(
+        noted.iter().map(|done| (done.operator.as_str(), done.action.as_str())).collect::<Vec<_>>(),
+        [("olga", "approve")]
+    );
     assert!(!site.ledger.approve(row, &gone, "olga", "3 accounts").await.unwrap(), "it isn't held any more");
 }

@@ -97,10 +97,7 @@ fn an_identity_that_has_appeared_is_found_by_its_id_and_not_by_a_login_that_prov
 #[test]
 fn one_that_was_given_up_is_found_again() {
     let gave_up = Standing { waiting_since: Some(Timestamp(0)), ..standing(1, State::Parked) };
-    assert_eq!(
-        kind(&of(&gave_up, vec![identity(1, None)], Named::new(), &[], RULES)),
-        Some(Kind::IdentityAppeared)
-    );
+    assert_eq!(kind(&of(&gave_up, vec![identity(1, None)], Named::new(), &[], RULES)), Some(Kind::IdentityAppeared));
     assert_eq!(of(&gave_up, vec![], Named::new(), &[], RULES), None, "it isn't given up twice");
     let refused = standing(1, State::Parked);
     assert_eq!(of(&refused, vec![identity(1, None)], Named::new(), &[], RULES), None);
@@ -206,12 +203,14 @@ fn the_form_of_identity_ids_is_learned_from_an_exact_match_only() {
 }
 
 fn any_standing() -> impl Strategy<Value = Standing> {
-    let status = || prop_oneof![
-        Just(None),
-        Just(Some(LinkStatus::Unlinked)),
-        Just(Some(LinkStatus::Linked(ADA))),
-        Just(Some(LinkStatus::Linked(BO)))
-    ];
+    let status = || {
+        prop_oneof![
+            Just(None),
+            Just(Some(LinkStatus::Unlinked)),
+            Just(Some(LinkStatus::Linked(ADA))),
+            Just(Some(LinkStatus::Linked(BO)))
+        ]
+    };
     let state = prop_oneof![Just(State::Pending), Just(State::Waiting), Just(State::Parked), Just(State::Settled)];
     let from = proptest::option::of(proptest::sample::select(PersonFrom::ALL.to_vec()));
     (1..4_i64, state, status(), status(), any::<[bool; 4]>(), from).prop_map(
