@@ -6,7 +6,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::any;
-use http::StatusCode;
 use rstest::rstest;
 use tokio::net::TcpListener;
 
@@ -408,7 +407,7 @@ async fn all_people_are_listed_in_pages_with_names_and_employment() {
 async fn where_personnel_is_out_of_reach_users_are_listed() {
     let users = r#"{"data":[{"id":518,"email":"maya@acme.example","firstName":"Maya","lastName":null}],"page":1,"limit":50,"total":1}"#;
     let router = Router::new()
-        .route("/public/personnel", any(|| async { StatusCode::FORBIDDEN }))
+        .route("/public/personnel", any(|| async { http::StatusCode::FORBIDDEN }))
         .route("/public/users", any(move || async move { users }));
     let people = client_of(router).await.people().await.unwrap();
     assert_eq!((people.len(), people[0].id, people[0].has_left()), (1, PersonId(518), false));

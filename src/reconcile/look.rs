@@ -553,8 +553,8 @@ impl<'a> Look<'a> {
 /// Says what somebody has set at the platform.
 pub(crate) fn drifted(found: LinkStatus, wanted: LinkStatus) -> String {
     format!(
-        "somebody has set it to {found} at the platform, where rollcall had it {wanted}; drift = \"report\" leaves that \
-         so, and `rollcall people link` decides"
+        "somebody has changed it at the platform: it is {found}, where rollcall had it {wanted}; drift = \"report\" \
+         leaves that so, and `rollcall people link` decides"
     )
 }
 

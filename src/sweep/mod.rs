@@ -199,7 +199,7 @@ impl Sweep {
     ) -> Result<Swept, SweepError> {
         // Before the platform is asked: what is done after that is newer than what its lists say.
         let (now, standings) = self.ledger.standings(connection).await?;
-        let (platform, unclear) = match self.platform(connection, &standings).await? {
+        let (platform, unclear) = match self.platform(connection, &standings, dry_run).await? {
             Ok(platform) => (platform, None),
             Err(unclear) => (Platform::new(Vec::new(), None), Some(unclear)),
         };
@@ -254,6 +254,7 @@ impl Sweep {
         &self,
         connection: &ConnectionRef,
         standings: &[Standing],
+        dry_run: bool,
     ) -> Result<Result<Platform, String>, SweepError> {
         let filter = match identity::filter(&self.client, connection).await.map_err(failed("connections"))? {
             Ok(filter) => filter,
@@ -263,7 +264,9 @@ impl Sweep {
         let platform = Platform::new(identities, self.ledger.identity_form(connection).await?);
         Ok(Ok(match platform.shows_form(standings) {
             Some(form) => {
-                self.ledger.learn_identity_form(connection, form).await?;
+                if !dry_run {
+                    self.ledger.learn_identity_form(connection, form).await?;
+                }
                 platform.of_form(form)
             }
             None => platform,
