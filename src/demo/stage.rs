@@ -96,6 +96,8 @@ impl Cast {
                 connections: Connections::One(ConnectionRef::Id(*connection)),
                 mass_change_limit: 50,
                 drift: Drift::default(),
+                api_token: None,
+                api_url: None,
             })
         });
         sources.collect()
