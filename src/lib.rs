@@ -21,6 +21,7 @@
 //! | [`sandbox`] | Drata's stand-in; imports nothing from [`drata`], so that a shared mistake can't hide |
 //! | [`people`] | which person an account belongs to |
 //! | [`reconcile`] | one account to its desired status: lease, intent, look-up, call; retries and halts |
+//! | [`sweep`] | all accounts compared with the platform at once: what waits, what has drifted |
 //! | [`worker`] | one delivery → its changes, committed, acked |
 //! | [`ingress`] | the HTTP edge and the admin listener |
 //! | [`replay`] | deliveries published again, from the ledger or an export |
@@ -62,6 +63,7 @@ pub mod recover;
 pub mod replay;
 pub mod sandbox;
 pub mod shutdown;
+pub mod sweep;
 pub mod target;
 pub mod telemetry;
 pub mod worker;

@@ -22,9 +22,10 @@ use crate::telemetry::metrics as names;
 const EVERY: Duration = Duration::from_secs(5);
 /// For how long health tells of what can't be recovered any more.
 const LATELY: Duration = Duration::from_hours(7 * 24);
-/// The names of two parts.
+/// The names of three parts.
 pub(super) const LEDGER: &str = "ledger";
 pub(super) const BALANCE: &str = "balance";
+pub(super) const DRIFT: &str = "drift";
 
 /// How parts were when they were last asked. A part of which nothing is said is well.
 #[derive(Debug)]
@@ -72,6 +73,8 @@ pub(super) struct Observer {
     missing: Vec<Gap>,
     /// The gaps that were logged.
     alarms: BTreeSet<(String, String, i64, i64)>,
+    /// Since when drifted accounts are known of.
+    drifted_since: Option<Timestamp>,
 }
 
 impl Observer {
@@ -82,7 +85,16 @@ impl Observer {
         missing_after: Duration,
         observed: Arc<Observed>,
     ) -> Self {
-        Self { ledger, broker, sources, missing_after, observed, missing: Vec::new(), alarms: BTreeSet::new() }
+        Self {
+            ledger,
+            broker,
+            sources,
+            missing_after,
+            observed,
+            missing: Vec::new(),
+            alarms: BTreeSet::new(),
+            drifted_since: None,
+        }
     }
 
     pub(super) async fn run(mut self, token: CancellationToken) {
@@ -103,6 +115,7 @@ impl Observer {
             (names::WAITING_ACCOUNTS, counts.waiting),
             (names::PARKED_ACCOUNTS, counts.parked),
             (names::WOULD_APPLY_ACCOUNTS, counts.would_apply),
+            (names::DRIFTED_ACCOUNTS, counts.drifted),
             (names::UNREADABLE_MESSAGES, counts.unreadable),
         ] {
             metrics::gauge!(name).set(number(count));
@@ -115,6 +128,7 @@ impl Observer {
             self.missing = self.ledger.missing(self.missing_after).await?;
         }
         let mut unwell: BTreeMap<String, Health> = self.ledger.blind_sources().await?.into_iter().map(blind).collect();
+        unwell.extend(self.drift(counts.drifted).map(|health| (DRIFT.to_owned(), health)));
         self.recovered(&mut unwell).await?;
         unwell.extend(self.balance().map(|health| (BALANCE.to_owned(), health)));
         Ok(unwell)
@@ -174,6 +188,19 @@ impl Observer {
             }
         }
         Ok(())
+    }
+
+    /// What somebody has changed at the platform is nobody's fault here, and an operator's to decide.
+    fn drift(&mut self, drifted: i64) -> Option<Health> {
+        if drifted == 0 {
+            self.drifted_since = None;
+            return None;
+        }
+        let since = *self.drifted_since.get_or_insert_with(Timestamp::now);
+        let reason = format!(
+            "{drifted} accounts were linked otherwise at the platform than rollcall had; `rollcall accounts --drifted` lists them"
+        );
+        Some(Health { state: State::Degraded, reason: Some(reason), since })
     }
 
     /// Says once of each gap that it is missing, and once that it has been filled.

@@ -1,6 +1,8 @@
 //! The command line: one file per command. Parsing a flag never does work.
 
 pub mod accounts;
+mod approve;
+mod ask;
 pub mod balance;
 mod check;
 mod choice;
@@ -10,6 +12,7 @@ pub mod explain;
 mod gaps;
 mod migrate;
 pub mod named;
+mod people;
 pub mod providers;
 mod ready;
 mod recover;
@@ -18,6 +21,7 @@ mod sandbox;
 pub mod secrets;
 mod send;
 mod serve;
+mod sweep;
 pub mod table;
 mod topology;
 mod watch;
@@ -43,7 +47,7 @@ use crate::demo;
 use crate::ledger::{self, Ledger};
 use crate::provider::{REGISTRY, Secret};
 use crate::shutdown::signal;
-use crate::target::ConnectionRef;
+use crate::target::{ConnectionRef, Failure};
 
 /// Keeps a compliance platform's record of who has version-control access in step with the Git providers.
 ///
@@ -81,6 +85,12 @@ enum Command {
     Deliveries(Box<deliveries::Args>),
     /// List accounts: what should be so at Drata, and what is so
     Accounts(accounts::Args),
+    /// Say whose accounts are, and see from where that is known
+    People(people::Args),
+    /// Compare all accounts with Drata: what has come that is waited for, what somebody has changed there
+    Sweep(sweep::Args),
+    /// Say yes to a delivery that is held because it concerns many accounts at once
+    Approve(approve::Args),
     /// Show whether everything that was accepted has arrived, and what is missing
     Balance(balance::Args),
     /// Have a provider deliver again what it failed to deliver
@@ -120,6 +130,9 @@ impl Cli {
             Command::Topology(args) => Box::pin(topology::run(args, &place, &mut std::io::stdout())).await,
             Command::Deliveries(args) => Box::pin(place.deliveries(&args)).await,
             Command::Accounts(args) => Box::pin(place.accounts(&args)).await,
+            Command::People(args) => Box::pin(people::run(args, &place, &mut std::io::stdout())).await,
+            Command::Sweep(args) => Box::pin(sweep::run(args, &place, &mut std::io::stdout())).await,
+            Command::Approve(args) => Box::pin(approve::run(args, &place, &mut std::io::stdout())).await,
             Command::Balance(args) => Box::pin(place.balance(&args)).await,
             Command::Recover(args) => Box::pin(recover::run(args, &place, &mut std::io::stdout())).await,
             Command::Gaps(args) => Box::pin(place.gaps(&args)).await,
@@ -151,6 +164,11 @@ impl Place {
         let file = self.config.clone().or_else(config::default_file);
         Ok(config::load(config::Sources { file, env: self.env.clone(), registry: REGISTRY })?)
     }
+}
+
+/// What a command says when the platform couldn't be asked: out of reach, or refused.
+fn asked_in_vain(failure: &Failure) -> anyhow::Error {
+    if failure.is_transient() { OutOfReach(failure.to_string()).into() } else { anyhow::anyhow!("{failure}") }
 }
 
 /// The commands that look at the ledger, or write to it, beside a process that serves.
@@ -238,10 +256,7 @@ impl Place {
             writeln!(err, "{written} deliveries written, {left_out} left out: they were ignored and keep no body")?;
             return Ok(Exit::Done);
         }
-        match args.approval() {
-            None => deliveries::run(args, &ledger, out).await?,
-            Some(id) => deliveries::approve(id, &ledger, &app::reader(&settings.sources)?, out).await?,
-        }
+        deliveries::run(args, &ledger, out).await?;
         Ok(Exit::Done)
     }
 

@@ -21,6 +21,7 @@ mod retry;
 mod secret;
 mod source;
 mod spool;
+mod sweep;
 mod value;
 
 use std::collections::BTreeMap;
@@ -40,6 +41,7 @@ pub use retry::Retry;
 pub use secret::{SecretRef, UrlRef, shown};
 pub use source::Source;
 pub use spool::Spool;
+pub use sweep::Sweep;
 
 use crate::provider::Description;
 use crate::telemetry::logs;
@@ -78,6 +80,8 @@ pub struct Settings {
     pub drata: Drata,
     /// `[retry]`
     pub retry: Retry,
+    /// `[sweep]`
+    pub sweep: Sweep,
     /// `[balance]`
     pub balance: Balance,
     /// `[recover]`
@@ -172,6 +176,7 @@ fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settin
     let ledger = Ledger::read(layers);
     let drata = Drata::read(layers);
     let retry = Retry::read(layers);
+    let sweep = Sweep::read(layers);
     let balance = Balance::read(layers);
     let recover = Recover::read(layers);
     let people = People::read(layers);
@@ -188,6 +193,7 @@ fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settin
         ledger: ledger?,
         drata: drata?,
         retry: retry?,
+        sweep: sweep?,
         balance: balance?,
         recover: recover?,
         people: people?,

@@ -16,7 +16,7 @@ impl Recorder<'_> {
         if count > limit && !told.approved && !self.is_stored(told).await? {
             return Ok(Recorded::Held(format!(
                 "it concerns {count} accounts at once, more than mass_change_limit = {limit}; \
-                 `rollcall deliveries approve '#{}'` does it",
+                 `rollcall approve '#{}'` does it",
                 told.row
             )));
         }

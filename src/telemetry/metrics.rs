@@ -111,6 +111,12 @@ pub const WAITING_ACCOUNTS: &str = "rollcall_waiting_accounts";
 pub const PARKED_ACCOUNTS: &str = "rollcall_parked_accounts";
 /// Accounts that a dry run would have changed.
 pub const WOULD_APPLY_ACCOUNTS: &str = "rollcall_would_apply_accounts";
+/// Accounts whose status somebody has changed at the platform.
+pub const DRIFTED_ACCOUNTS: &str = "rollcall_drifted_accounts";
+/// Sweeps.
+pub const SWEEPS: &str = "rollcall_sweeps_total";
+/// What sweeps found.
+pub const SWEEP_FINDINGS: &str = "rollcall_sweep_findings_total";
 /// Messages that can't be read.
 pub const UNREADABLE_MESSAGES: &str = "rollcall_unreadable_messages";
 /// Deliveries that aren't done.
@@ -197,6 +203,14 @@ pub const METRICS: &[Metric] = &[
         &[],
         "Accounts that a dry run would have changed; they are among those that wait.",
     ),
+    gauge(
+        DRIFTED_ACCOUNTS,
+        Unit::Count,
+        &[],
+        "Accounts that somebody has linked otherwise at the platform than rollcall had, and that are left so (drift = \"report\"); `rollcall accounts --drifted` lists them.",
+    ),
+    counter(SWEEPS, &["result"], "Sweeps on the schedule, by whether they were done or failed in the end."),
+    counter(SWEEP_FINDINGS, &["finding"], "What sweeps on the schedule have found of accounts."),
     gauge(
         UNREADABLE_MESSAGES,
         Unit::Count,
