@@ -216,6 +216,7 @@ fn placed(roots: &[RootPattern], change: Change) -> Option<Placed> {
         host: "github.com".into(),
         top_is_root,
         mass_change_limit: 50,
+        turn: None,
     })
 }
 

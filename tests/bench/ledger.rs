@@ -226,6 +226,7 @@ impl Site {
             host: "github.com".into(),
             top_is_root: true,
             mass_change_limit: 50,
+            turn: None,
         };
         let filling = "x".repeat(600);
         let delivery = Delivery {
