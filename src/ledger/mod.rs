@@ -17,6 +17,8 @@
 //! * [`kept`]: a delivery as it was recorded;
 //! * [`replays`]: runs that publish deliveries again;
 //! * [`secrets`]: what each secret has verified, and what was refused;
+//! * [`actions`]: what operators did;
+//! * [`jobs`]: what is done on a schedule, by one worker at a time;
 //! * [`learned`]: what was learned once and is then kept to;
 //! * [`outcome`]: what became of a delivery;
 //! * [`show`]: what people look at.
@@ -26,11 +28,13 @@
 //! version of its status rows; work is settled only at the version that it looked at. Recording is one transaction at a
 //! time, whichever worker it comes from: a grant is the maximum of a set that others would be adding to.
 
+pub mod actions;
 pub mod balance;
 pub mod begun;
 pub mod database;
 mod grants;
 pub mod halt;
+pub mod jobs;
 pub mod kept;
 mod labels;
 pub mod learned;

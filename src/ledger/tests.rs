@@ -4,6 +4,7 @@ mod accounts;
 mod balancing;
 mod gitlab;
 mod halting;
+mod jobs;
 mod order;
 mod recording;
 mod replaying;

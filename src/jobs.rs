@@ -1,0 +1,104 @@
+//! Work on a schedule: done by one worker at a time, whichever comes first ([`crate::ledger::jobs`]).
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::backoff::spread;
+use crate::ledger::jobs::{JobLease, JobTurn};
+use crate::ledger::{Ledger, LedgerError};
+
+/// How long a worker that has gone silent keeps a job.
+const LEASE: Duration = Duration::from_mins(2);
+/// How often it is kept for longer.
+const KEEP: Duration = Duration::from_secs(30);
+/// How long to wait at the most before the ledger is asked again: another worker's schedule may be shorter.
+const ASK: Duration = Duration::from_mins(1);
+/// How long to wait after the ledger has failed.
+const LEDGER_AGAIN: Duration = Duration::from_secs(10);
+
+/// A job.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'a> {
+    /// Its name, the same in all workers.
+    pub name: &'a str,
+    /// How long after its end it is done again.
+    pub every: Duration,
+}
+
+/// Does a job whenever it is due, until the token is cancelled. What `work` returns is kept as the job's latest result.
+/// `work` is dropped where it is when the token is cancelled or another worker has taken the job over, so whatever it
+/// writes must hold by itself.
+pub async fn run<T, E>(
+    ledger: &Ledger,
+    run: Uuid,
+    job: Job<'_>,
+    token: &CancellationToken,
+    work: impl AsyncFn() -> Result<T, E>,
+) where
+    T: Display,
+    E: Display,
+{
+    let keep_doing = async {
+        loop {
+            let wait = match ledger.take_job(job.name, run, LEASE).await {
+                Ok(JobTurn::Mine(lease)) => done(ledger, job, lease, &work).await,
+                Ok(JobTurn::Later(wait)) => wait.min(ASK),
+                Err(error) => unreachable_ledger(job, &error),
+            };
+            tokio::time::sleep(spread(wait, fastrand::f64())).await;
+        }
+    };
+    token.run_until_cancelled(keep_doing).await;
+}
+
+/// Does it once. Returns how long to wait before the ledger is asked again.
+async fn done<T: Display, E: Display>(
+    ledger: &Ledger,
+    job: Job<'_>,
+    lease: JobLease,
+    work: impl AsyncFn() -> Result<T, E>,
+) -> Duration {
+    let ended = tokio::select! {
+        ended = work() => ended,
+        () = until_taken_over(ledger, job, &lease) => {
+            tracing::warn!(job = job.name, "another worker has taken this job over");
+            return ASK;
+        }
+    };
+    let result = match ended {
+        Ok(result) => {
+            tracing::info!(job = job.name, %result, "done");
+            result.to_string()
+        }
+        Err(error) => {
+            tracing::warn!(job = job.name, %error, "failed");
+            format!("failed: {error}")
+        }
+    };
+    match ledger.end_job(lease, job.every, &result).await {
+        Ok(()) => job.every.min(ASK),
+        Err(error) => unreachable_ledger(job, &error),
+    }
+}
+
+/// Keeps the job. Returns when it is somebody else's; a ledger that fails may come back before the lease ends.
+async fn until_taken_over(ledger: &Ledger, job: Job<'_>, lease: &JobLease) {
+    loop {
+        tokio::time::sleep(KEEP).await;
+        match ledger.keep_job(lease, LEASE).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                unreachable_ledger(job, &error);
+            }
+        }
+    }
+}
+
+fn unreachable_ledger(job: Job<'_>, error: &LedgerError) -> Duration {
+    tracing::warn!(job = job.name, %error, "the ledger can't be asked about this job");
+    LEDGER_AGAIN
+}
