@@ -31,15 +31,16 @@ pub struct Job<'a> {
 /// Does a job whenever it is due, until the token is cancelled. What `work` returns is kept as the job's latest result.
 /// `work` is dropped where it is when the token is cancelled or another worker has taken the job over, so whatever it
 /// writes must hold by itself.
-pub async fn run<T, E>(
+pub async fn run<T, E, F>(
     ledger: &Ledger,
     run: Uuid,
     job: Job<'_>,
     token: &CancellationToken,
-    work: impl AsyncFn() -> Result<T, E>,
+    work: impl Fn() -> F,
 ) where
     T: Display,
     E: Display,
+    F: Future<Output = Result<T, E>>,
 {
     let keep_doing = async {
         loop {
@@ -55,12 +56,12 @@ pub async fn run<T, E>(
 }
 
 /// Does it once. Returns how long to wait before the ledger is asked again.
-async fn done<T: Display, E: Display>(
-    ledger: &Ledger,
-    job: Job<'_>,
-    lease: JobLease,
-    work: impl AsyncFn() -> Result<T, E>,
-) -> Duration {
+async fn done<T, E, F>(ledger: &Ledger, job: Job<'_>, lease: JobLease, work: impl Fn() -> F) -> Duration
+where
+    T: Display,
+    E: Display,
+    F: Future<Output = Result<T, E>>,
+{
     let ended = tokio::select! {
         ended = work() => ended,
         () = until_taken_over(ledger, job, &lease) => {

@@ -61,6 +61,8 @@ pub(super) struct Observer {
     ledger: Ledger,
     broker: SharedBroker,
     sources: Vec<SourceName>,
+    /// The sources whose rosters are read.
+    rosters: BTreeSet<String>,
     missing_after: Duration,
     observed: Arc<Observed>,
     /// What is missing, as far as is known.
@@ -74,10 +76,11 @@ impl Observer {
         ledger: Ledger,
         broker: SharedBroker,
         sources: Vec<SourceName>,
+        rosters: BTreeSet<String>,
         missing_after: Duration,
         observed: Arc<Observed>,
     ) -> Self {
-        Self { ledger, broker, sources, missing_after, observed, missing: Vec::new(), alarms: BTreeSet::new() }
+        Self { ledger, broker, sources, rosters, missing_after, observed, missing: Vec::new(), alarms: BTreeSet::new() }
     }
 
     pub(super) async fn run(mut self, token: CancellationToken) {
@@ -110,6 +113,7 @@ impl Observer {
             self.missing = self.ledger.missing(self.missing_after).await?;
         }
         let mut unwell: BTreeMap<String, Health> = self.ledger.blind_sources().await?.into_iter().map(blind).collect();
+        self.rosters(&mut unwell).await?;
         unwell.extend(self.balance().map(|health| (BALANCE.to_owned(), health)));
         Ok(unwell)
     }
@@ -131,6 +135,27 @@ impl Observer {
                 let labels = [("source", source.to_string()), ("outcome", outcome.to_string())];
                 metrics::gauge!(names::OLDEST_UNAPPLIED, &labels)
                     .set(found.map_or(0.0, |oldest| oldest.age.as_secs_f64()));
+            }
+        }
+        Ok(())
+    }
+
+    /// How old rosters are, and which of them can't be read.
+    async fn rosters(&self, unwell: &mut BTreeMap<String, Health>) -> Result<(), LedgerError> {
+        if self.rosters.is_empty() {
+            return Ok(());
+        }
+        let now = self.ledger.now().await?;
+        for row in self.ledger.rosters().await?.into_iter().filter(|row| self.rosters.contains(&row.source)) {
+            let labels = [("source", row.source.clone()), ("root", row.root.clone())];
+            metrics::gauge!(names::ROSTER_PENDING, &labels).set(number(row.differences));
+            if let Some(read_at) = row.read_at {
+                metrics::gauge!(names::ROSTER_AGE, &labels).set(now.since(read_at).as_secs_f64());
+            }
+            if let Some((since, why)) = row.failed_at.zip(row.failure) {
+                let reason = Some(format!("its roster can't be read ({}): {why}", row.root));
+                let health = Health { state: State::Degraded, reason, since };
+                unwell.entry(format!("source:{}", row.source)).or_insert(health);
             }
         }
         Ok(())

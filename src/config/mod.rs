@@ -17,6 +17,7 @@ mod log;
 mod people;
 mod problem;
 mod retry;
+mod roster;
 mod secret;
 mod source;
 mod spool;
@@ -35,6 +36,7 @@ pub use ledger::Ledger;
 pub use people::People;
 pub use problem::{ConfigError, Problem};
 pub use retry::Retry;
+pub use roster::Roster;
 pub use secret::{SecretRef, UrlRef, shown};
 pub use source::Source;
 pub use spool::Spool;
@@ -78,6 +80,8 @@ pub struct Settings {
     pub retry: Retry,
     /// `[balance]`
     pub balance: Balance,
+    /// `[roster]`
+    pub roster: Roster,
     /// `[people]`
     pub people: People,
     /// `[log]`
@@ -169,6 +173,7 @@ fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settin
     let drata = Drata::read(layers);
     let retry = Retry::read(layers);
     let balance = Balance::read(layers);
+    let roster = Roster::read(layers);
     let people = People::read(layers);
     let log = log::read(layers);
     let tables = layers.take_sources();
@@ -184,6 +189,7 @@ fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settin
         drata: drata?,
         retry: retry?,
         balance: balance?,
+        roster: roster?,
         people: people?,
         log: log?,
         sources,

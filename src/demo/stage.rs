@@ -181,6 +181,11 @@ impl Stage {
             },
             prefetch: 100,
             missing_after: defaults.balance.after,
+            rosters: app::RosterSchedule {
+                sources: Vec::new(),
+                every: defaults.roster.every,
+                apart: defaults.roster.apart,
+            },
         };
         let (ingress, worker) = (Some(ingress), Some(worker));
         let setup = Setup { broker, spool: None, ingress, worker, metrics: metrics::install()? };

@@ -214,6 +214,32 @@ impl Ledger {
         Ok(())
     }
 
+    /// Forgets the rosters of a source's other roots: they aren't read any more.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn forget_other_rosters(&self, source: &SourceName, roots: &[RootPattern]) -> Result<(), LedgerError> {
+        let mut tx = self.begin().await?;
+        let rows = sqlx::query("SELECT root FROM roster_readings WHERE source = $1")
+            .bind(source.as_str())
+            .fetch_all(&mut *tx)
+            .await?;
+        for row in rows {
+            let root: String = row.try_get(0)?;
+            if roots.iter().any(|known| known.to_string() == root) {
+                continue;
+            }
+            for forget in [
+                "DELETE FROM roster_differences WHERE source = $1 AND root = $2",
+                "DELETE FROM roster_readings WHERE source = $1 AND root = $2",
+            ] {
+                sqlx::query(forget).bind(source.as_str()).bind(&root).execute(&mut *tx).await?;
+            }
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
     /// How all rosters stand.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod jobs;
 mod order;
 mod recording;
 mod replaying;
+mod rosters;
 mod scopes;
 mod sharing;
 mod stories;

@@ -165,8 +165,8 @@ impl Comparison<'_> {
             }
             match self.roster.scopes.get(&grant.scope) {
                 Some(listed) if listed.members.get(id).is_some_and(|member| member.active) => {}
-                // Somebody who isn't a member may have been given a part of it alone.
-                Some(listed) if listed.scope.id == self.roster.root.id && self.keeps_a_part(known) => {}
+                // Somebody who isn't in the root itself may have been given a part of it alone.
+                Some(listed) if listed.scope.id == self.roster.root.id && self.keeps_a_part(id, known) => {}
                 Some(listed) => lost.push(self.loss(known, &listed.scope, listed.members.get(id), Some((grant, *basis)))),
                 // A part that the roster doesn't list: whoever is nowhere in the root isn't there either.
                 None if !self.nature.exhaustive || self.active.contains(id) => {}
@@ -180,7 +180,7 @@ impl Comparison<'_> {
         }
         let root = &self.roster.root;
         let told = lost.iter().any(|difference| difference.observed.scope.id == root.id);
-        let undecided = known.undecided && !self.active.contains(id) && !self.keeps_a_part(known);
+        let undecided = known.undecided && !self.active.contains(id) && !self.keeps_a_part(id, known);
         if (ends_root || undecided) && !told {
             let own = known.grants.iter().find(|(grant, _)| grant.scope == root.id);
             lost.push(self.loss(known, root, None, own.map(|(grant, basis)| (grant, *basis))));
@@ -188,11 +188,13 @@ impl Comparison<'_> {
         lost
     }
 
-    /// Whether the account holds a part of the root of which this roster says nothing.
-    fn keeps_a_part(&self, known: &KnownAccount) -> bool {
+    /// Whether the account has a part of the root that the root's loss would take from it: one that the roster lists, or
+    /// one of which it says nothing. A group's loss takes none.
+    fn keeps_a_part(&self, id: &String, known: &KnownAccount) -> bool {
         let unlisted = |grant: &Grant| !self.roster.scopes.contains_key(&grant.scope);
-        !self.nature.exhaustive
-            && known.grants.iter().any(|(grant, _)| unlisted(grant) && self.end(grant, known).is_none())
+        let elsewhere = || known.grants.iter().any(|(grant, _)| unlisted(grant) && self.end(grant, known).is_none());
+        (self.roster.root.id.kind != ScopeKind::Group && self.active.contains(id))
+            || (!self.nature.exhaustive && elsewhere())
     }
 
     fn loss(

@@ -12,6 +12,7 @@ mod schedule;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -61,13 +62,13 @@ pub struct RosterSource {
 
 /// Reads rosters and records what they show.
 #[derive(Clone, Debug)]
-pub struct Rosters<'a> {
+pub struct Rosters {
     /// The ledger.
-    pub ledger: &'a Ledger,
+    pub ledger: Ledger,
     /// Places what was observed towards the roots and connections of its source, as it does with every delivery.
-    pub reader: &'a Reader,
+    pub reader: Arc<Reader>,
     /// The roots of each connection.
-    pub policies: &'a Policies,
+    pub policies: Arc<Policies>,
     /// How far apart the two readings must lie that a difference needs.
     pub apart: Duration,
 }
@@ -139,7 +140,21 @@ impl RosterSource {
     }
 }
 
-impl Rosters<'_> {
+impl Look {
+    /// How many accounts lose access now that another reading has shown it.
+    #[must_use]
+    pub fn losses(&self) -> usize {
+        losing(&self.verdict.confirmed).len()
+    }
+}
+
+/// The accounts that lose access.
+fn losing(differences: &[(Difference, Timestamp)]) -> BTreeSet<&str> {
+    let lost = differences.iter().filter(|(difference, _)| difference.observed.access == AccessKind::Lost);
+    lost.map(|(difference, _)| difference.observed.account.key.id.as_str()).collect()
+}
+
+impl Rosters {
     /// Reads a root's roster and compares it with the ledger. Changes nothing.
     ///
     /// # Errors
@@ -184,8 +199,7 @@ impl Rosters<'_> {
         };
         let mut observations: Vec<Observed> =
             gains.iter().map(|(difference, first)| observed(std::slice::from_ref(difference), *first)).collect();
-        let losing: BTreeSet<_> = losses.iter().map(|(difference, _)| &difference.observed.account.key.id).collect();
-        if losing.len() > usize::try_from(source.mass_change_limit).unwrap_or(usize::MAX) {
+        if losing(&losses).len() > usize::try_from(source.mass_change_limit).unwrap_or(usize::MAX) {
             // One question for all of them, and only one at a time.
             recorded.held = losses.len();
             if !self.ledger.is_held(&source.name, EVENT).await? {

@@ -1,7 +1,9 @@
 //! Rosters on a schedule: each source's are one job.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -13,28 +15,38 @@ use crate::telemetry::metrics as names;
 
 /// Reads a source's rosters again and again until the token is cancelled. `wake` is called when an account became due.
 pub async fn run(
-    rosters: Rosters<'_>,
-    source: &RosterSource,
+    rosters: Rosters,
+    source: RosterSource,
     every: Duration,
-    this_run: Uuid,
     token: &CancellationToken,
-    wake: impl Fn(),
+    wake: impl Fn() + Send + Sync + 'static,
 ) {
     let name = format!("roster:{}", source.name);
-    let job = Job { name: &name, every };
-    jobs::run(rosters.ledger, this_run, job, token, async || all(&rosters, source, &wake).await).await;
+    let (ledger, job) = (rosters.ledger.clone(), Job { name: &name, every });
+    let shared = Arc::new((rosters, source, wake));
+    let work = move || {
+        let shared = Arc::clone(&shared);
+        async move {
+            let (rosters, source, wake) = &*shared;
+            all(rosters, source, wake).await
+        }
+        .boxed()
+    };
+    jobs::run(&ledger, Uuid::now_v7(), job, token, work).await;
 }
 
 /// Reads each root. One that can't be read doesn't keep the others from it.
-async fn all(rosters: &Rosters<'_>, source: &RosterSource, wake: &impl Fn()) -> Result<String, String> {
+async fn all(rosters: &Rosters, source: &RosterSource, wake: &(impl Fn() + Sync)) -> Result<String, String> {
     let failed = |root: &str, error: &RosterError| format!("{root}: {error}");
-    let roots = match source.roots(rosters.ledger).await {
+    let roots = match source.roots(&rosters.ledger).await {
         Ok(roots) => roots,
         Err(error) => {
             note_failure(rosters, source, "no root", &error).await.map_err(|error| error.to_string())?;
             return Err(error.to_string());
         }
     };
+    let forgotten = rosters.ledger.forget_other_rosters(&source.name, &roots).await;
+    forgotten.map_err(|error| error.to_string())?;
     let (mut done, mut failures) = (Vec::new(), Vec::new());
     for root in &roots {
         match one(rosters, source, root, wake).await {
@@ -49,10 +61,10 @@ async fn all(rosters: &Rosters<'_>, source: &RosterSource, wake: &impl Fn()) -> 
 }
 
 async fn one(
-    rosters: &Rosters<'_>,
+    rosters: &Rosters,
     source: &RosterSource,
     root: &RootPattern,
-    wake: &impl Fn(),
+    wake: &(impl Fn() + Sync),
 ) -> Result<String, RosterError> {
     let look = rosters.look(source, root).await?;
     let members = look.members;
@@ -65,7 +77,7 @@ async fn one(
 }
 
 async fn note_failure(
-    rosters: &Rosters<'_>,
+    rosters: &Rosters,
     source: &RosterSource,
     root: &str,
     error: &RosterError,

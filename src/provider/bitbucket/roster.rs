@@ -31,7 +31,7 @@ struct Workspace {
 struct Page {
     values: Vec<Membership>,
     /// The address of the next page.
-    next: Option<Url>,
+    next: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -78,7 +78,10 @@ impl Roster for CloudRoster {
                         found.member(workspace, Member { account, role: None, began: None, active: true });
                     }
                 }
-                Ok(page.next.map(|next| question.next(Ask::named(next))).into_iter().collect())
+                let Some(next) = page.next else { return Ok(Vec::new()) };
+                let next: Url =
+                    next.parse().map_err(|_| UnreadableAnswer("the next page's address isn't one".to_owned()))?;
+                Ok(vec![question.next(Ask::named(next))])
             }
             About::Groups | About::Repositories | About::Sight => Ok(Vec::new()),
         }
