@@ -31,13 +31,8 @@ pub struct Job<'a> {
 /// Does a job whenever it is due, until the token is cancelled. What `work` returns is kept as the job's latest result.
 /// `work` is dropped where it is when the token is cancelled or another worker has taken the job over, so whatever it
 /// writes must hold by itself.
-pub async fn run<T, E, F>(
-    ledger: &Ledger,
-    run: Uuid,
-    job: Job<'_>,
-    token: &CancellationToken,
-    work: impl Fn() -> F,
-) where
+pub async fn run<T, E, F>(ledger: &Ledger, run: Uuid, job: Job<'_>, token: &CancellationToken, work: impl Fn() -> F)
+where
     T: Display,
     E: Display,
     F: Future<Output = Result<T, E>>,

@@ -83,7 +83,8 @@ impl Observed {
     #[must_use]
     pub fn of(delivery: &Delivery) -> Option<Result<Self, String>> {
         is_own(delivery).then(|| {
-            serde_json::from_slice(&delivery.body).map_err(|_| "it isn't an observation that this version can read".to_owned())
+            serde_json::from_slice(&delivery.body)
+                .map_err(|_| "it isn't an observation that this version can read".to_owned())
         })
     }
 

@@ -15,8 +15,8 @@ Examples:
   rollcall providers github --json
 
 With --json: an array of objects with name, title, verification, default_host, hooks (what to switch on at the provider,
-where that isn't called as the events are), rosters (whether its API tells who has access), invents (the events that `rollcall send` can make up) and events, which are
-objects with event, change and meaning.";
+where that isn't called as the events are), rosters (whether its API tells who has access), invents (the events that
+`rollcall send` can make up) and events, which are objects with event, change and meaning.";
 
 /// List the Git providers, how each authenticates its deliveries, and what its events mean
 #[derive(Clone, Debug, clap::Args)]

@@ -31,7 +31,7 @@ Exit codes: 0 done, 1 a roster couldn't be read, or was refused by the provider,
 or the provider can't be reached.
 
 With --json: an array of rosters, each with source, root, name, began_at, members, differences (an array of objects with
-account, login, scope, roster, role, ledger, effect, first_seen_at) and recorded (what was recorded: gained, lost,
+account, login, scope, access, roster, ledger, effect, first_seen_at) and recorded (what was recorded: gained, lost,
 held, pending; null with --dry-run), or with failure instead of what couldn't be read.";
 
 /// How long one request may wait for the provider's rate limit while somebody watches.
@@ -87,8 +87,8 @@ struct Row {
     account: AccountKey,
     login: Option<String>,
     scope: String,
-    roster: &'static str,
-    role: Option<String>,
+    access: AccessKind,
+    roster: String,
     ledger: LedgerSays,
     effect: Effect,
     first_seen_at: Timestamp,
@@ -220,8 +220,12 @@ fn report(source: &RosterSource, look: &Look) -> Report {
         account: difference.observed.account.key.clone(),
         login: difference.observed.account.login.clone(),
         scope: name_of(&difference.observed.scope),
-        roster: if difference.observed.access == AccessKind::Gained { "has access" } else { "has none" },
-        role: difference.observed.role.clone(),
+        access: difference.observed.access,
+        roster: match (&difference.observed.role, difference.observed.access) {
+            (Some(role), _) => role.clone(),
+            (None, AccessKind::Lost) => "not there".to_owned(),
+            (None, _) => "member".to_owned(),
+        },
         ledger: difference.ledger,
         effect,
         first_seen_at,
@@ -279,7 +283,7 @@ fn show(report: &Report, width: Width, out: &mut dyn Write) -> anyhow::Result<()
             key_text(&row.account),
             row.login.clone().unwrap_or_else(|| "-".to_owned()),
             row.scope.clone(),
-            row.role.clone().unwrap_or_else(|| row.roster.to_owned()),
+            row.roster.clone(),
             row.ledger.as_str().to_owned(),
             row.effect.as_str().to_owned(),
         ];
@@ -295,8 +299,10 @@ fn confirmed(args: &Args, new: usize, rosters: usize) -> anyhow::Result<bool> {
     }
     let mut err = std::io::stderr();
     if !std::io::stdin().is_terminal() || !err.is_terminal() {
-        let why = format!("it would take in {new} that the ledger has never heard of; add --yes to do it, or --dry-run to see \
-                           what differs");
+        let why = format!(
+            "it would take in {new} that the ledger has never heard of; add --yes to do it, or --dry-run to see \
+                           what differs"
+        );
         return Err(Misuse(why).into());
     }
     write!(err, "\nTake in {new} that the ledger has never heard of? [y/N] ")?;

@@ -18,10 +18,7 @@ pub struct Roster {
 impl Roster {
     pub(super) fn read(layers: &mut Layers) -> Option<Self> {
         let enabled = layers.required("roster.enabled");
-        let every: Option<Duration> = layers.required("roster.every");
-        if every.is_some_and(|every| every.is_zero()) {
-            layers.blame_value("roster.every", "must be more than nothing; enabled = false switches the readings off");
-        }
-        Some(Self { enabled: enabled?, every: every?, apart: layers.required("roster.apart")? })
+        let (every, apart) = (layers.required("roster.every"), layers.required("roster.apart"));
+        Some(Self { enabled: enabled?, every: every?, apart: apart? })
     }
 }

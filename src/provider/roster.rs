@@ -21,12 +21,7 @@ pub trait Roster: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// If the answer isn't what the provider documents, or shows that the token doesn't see everything.
-    fn read(
-        &self,
-        question: &Question,
-        answer: &Answer,
-        found: &mut Found,
-    ) -> Result<Vec<Question>, UnreadableAnswer>;
+    fn read(&self, question: &Question, answer: &Answer, found: &mut Found) -> Result<Vec<Question>, UnreadableAnswer>;
 
     /// Whether whoever isn't in a root's roster has no access to any part of the root either.
     fn is_exhaustive(&self) -> bool;
@@ -119,8 +114,8 @@ impl Found {
         self.scopes.entry(scope.id.clone()).or_insert_with(listed)
     }
 
-    /// Takes note of a member. One that is listed again, as on the border of two pages, is the same member; the role that is
-    /// told last is the more particular one.
+    /// Takes note of a member. One that is listed again, as on the border of two pages or among the owners, is the same
+    /// member.
     pub fn member(&mut self, scope: &Scope, member: Member) {
         let members = &mut self.scope(scope).members;
         match members.get_mut(&member.account.key.id) {

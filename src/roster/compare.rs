@@ -82,7 +82,13 @@ pub fn compare(roster: &Whole, known: &Known, nature: Nature, at: Timestamp) -> 
         nature,
         at,
         roots: [Root { scope: Some(roster.root.id.clone()), name: String::new(), lost: known.root_lost.clone() }],
-        active: roster.scopes.values().flat_map(|listed| &listed.members).filter(|(_, m)| m.active).map(|(id, _)| id).collect(),
+        active: roster
+            .scopes
+            .values()
+            .flat_map(|listed| &listed.members)
+            .filter(|(_, m)| m.active)
+            .map(|(id, _)| id)
+            .collect(),
     };
     let mut differences = BTreeMap::new();
     for listed in roster.scopes.values() {
@@ -122,10 +128,16 @@ impl Comparison<'_> {
             turn,
         };
         let known = self.known.accounts.get(&account.key.id);
-        let Some((grant, basis)) = known.and_then(|known| known.grants.iter().find(|(grant, _)| grant.scope == scope.id))
+        let Some((grant, basis)) =
+            known.and_then(|known| known.grants.iter().find(|(grant, _)| grant.scope == scope.id))
         else {
             let turn = self.turn_of_gain(member, None);
-            return Some(Difference { observed: observed(turn), ledger: LedgerSays::Nothing, basis: 0, is_later: true });
+            return Some(Difference {
+                observed: observed(turn),
+                ledger: LedgerSays::Nothing,
+                basis: 0,
+                is_later: true,
+            });
         };
         let end = known.and_then(|known| self.end(grant, known));
         let ledger = match (&end, grant.kind) {
@@ -167,7 +179,9 @@ impl Comparison<'_> {
                 Some(listed) if listed.members.get(id).is_some_and(|member| member.active) => {}
                 // Somebody who isn't in the root itself may have been given a part of it alone.
                 Some(listed) if listed.scope.id == self.roster.root.id && self.keeps_a_part(id, known) => {}
-                Some(listed) => lost.push(self.loss(known, &listed.scope, listed.members.get(id), Some((grant, *basis)))),
+                Some(listed) => {
+                    lost.push(self.loss(known, &listed.scope, listed.members.get(id), Some((grant, *basis))))
+                }
                 // A part that the roster doesn't list: whoever is nowhere in the root isn't there either.
                 None if !self.nature.exhaustive || self.active.contains(id) => {}
                 None if self.roster.root.id.kind == ScopeKind::Group && grant.kind == AccessKind::Gained => {
@@ -219,8 +233,7 @@ impl Comparison<'_> {
         let is_later = latest.is_none_or(|grant| {
             grant.key.event_time < self.at && (grant.kind == AccessKind::Seen || self.comes_after(turn, true, grant))
         });
-        let observed =
-            Observation { account, scope: scope.clone(), access: AccessKind::Lost, role, turn };
+        let observed = Observation { account, scope: scope.clone(), access: AccessKind::Lost, role, turn };
         Difference { observed, ledger, basis: basis.unwrap_or(0), is_later }
     }
 

@@ -215,9 +215,7 @@ impl Rosters {
         }
         recorded.pending = pending.len() - recorded.held;
         recorded.due = self.tell(source, observations).await?;
-        self.ledger
-            .keep_reading(&source.name, &look.root, look.times.began, look.members, &shown(&pending))
-            .await?;
+        self.ledger.keep_reading(&source.name, &look.root, look.times.began, look.members, &shown(&pending)).await?;
         for (access, count) in [("gained", recorded.gained), ("lost", recorded.lost)] {
             let labels = [("source", source.name.to_string()), ("access", access.to_owned())];
             metrics::counter!(crate::telemetry::metrics::ROSTER_CHANGES, &labels)

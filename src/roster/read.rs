@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use crate::access::RootPattern;
 use crate::api::{Api, ApiError};
 use crate::ledger::LedgerError;
-use crate::provider::api::UnreadableAnswer;
-use crate::provider::roster::{Found, Question, Roster, Whole};
+use crate::provider::api::{To, UnreadableAnswer};
+use crate::provider::roster::{About, Found, Question, Roster, Whole};
 
 /// After so many questions a reading is given up: an API whose pages never end has lost its way.
 const MOST: usize = 100_000;
@@ -84,10 +84,9 @@ pub async fn probe(api: &Api, roster: &dyn Roster, root: &RootPattern) -> Result
     let mut found = Found::default();
     let first = roster.begin(root).map_err(RosterError::None)?;
     for question in ask(api, roster, &first, &mut found).await? {
-        for further in ask(api, roster, &question, &mut found).await? {
-            if further.about != question.about && further.about == crate::provider::roster::About::Sight {
-                ask(api, roster, &further, &mut found).await?;
-            }
+        let further = ask(api, roster, &question, &mut found).await?;
+        if let Some(sight) = further.iter().find(|further| further.about == About::Sight) {
+            ask(api, roster, sight, &mut found).await?;
         }
     }
     found.whole().map(|_| ()).map_err(|error| unreadable(root, error))
@@ -111,7 +110,7 @@ fn unreadable(root: &RootPattern, error: UnreadableAnswer) -> RosterError {
 /// What a question asked for, without its query.
 fn place(question: &Question) -> String {
     match &question.ask.to {
-        crate::provider::api::To::Below { path, .. } => path.join("/"),
-        crate::provider::api::To::Named(url) => url.path().trim_start_matches('/').to_owned(),
+        To::Below { path, .. } => path.join("/"),
+        To::Named(url) => url.path().trim_start_matches('/').to_owned(),
     }
 }

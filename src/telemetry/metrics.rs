@@ -229,7 +229,11 @@ pub const METRICS: &[Metric] = &[
         &["source", "result"],
         "Readings of rosters from providers' own APIs: whole, or failed; a failed one changes nothing.",
     ),
-    counter(ROSTER_CHANGES, &["source", "access"], "Access that was recorded as gained or lost because rosters showed it."),
+    counter(
+        ROSTER_CHANGES,
+        &["source", "access"],
+        "Access that was recorded as gained or lost because rosters showed it.",
+    ),
     gauge(ROSTER_AGE, Unit::Seconds, &["source", "root"], "How long ago the last whole reading of a roster began."),
     gauge(
         ROSTER_PENDING,

@@ -25,7 +25,7 @@ async fn site(people: i64, api: &Api) -> Site {
     site.source().insert("api_token".to_owned(), Table::from_iter([("env".to_owned(), "API_TOKEN".into())]).into());
     site.source().insert("api_url".to_owned(), api.url.to_string().into());
     site.set("roster", "every", "50ms");
-    site.set("roster", "apart", "0s");
+    site.set("roster", "apart", "1ms");
     site
 }
 
@@ -94,7 +94,7 @@ async fn who_joined_and_left_without_a_webhook_is_linked_and_unlinked_after_two_
     assert!(metrics.contains("rollcall_roster_readings_total{source=\"acme-github\",result=\"whole\"}"), "{metrics}");
     process.stop().await;
 
-    site.set("roster", "apart", "0s");
+    site.set("roster", "apart", "1ms");
     let (_process, _) = serve(&site).await;
     until("the one who left is unlinked", async || !site.is_linked(LEAVES)).await;
     until("the one whose webhook was missed is linked", async || site.is_linked(missed)).await;
@@ -202,7 +202,10 @@ async fn the_first_run_takes_in_whoever_is_there_after_a_look_and_a_yes() {
     let dry = report(&site, &["--dry-run"]).await;
     assert_eq!((&dry["members"], &dry["recorded"]), (&3.into(), &Value::Null));
     let first = &dry["differences"][0];
-    assert_eq!((&first["role"], &first["ledger"], &first["effect"]), (&"owner".into(), &"nothing".into(), &"imported".into()));
+    assert_eq!(
+        (&first["roster"], &first["ledger"], &first["effect"]),
+        (&"owner".into(), &"nothing".into(), &"imported".into())
+    );
     assert!(!dry.to_string().contains(TOKEN));
     let shown = roster(&site, &["--dry-run", "--width", "80"]).await;
     assert!(shown.output.contains("3 accounts have access") && shown.output.contains("taken in"), "{shown:?}");
@@ -301,7 +304,10 @@ async fn the_setup_card_says_whether_the_token_does_and_what_it_lacks() {
     api.with(|host| host.members = (1..=5).map(|n| (n, person(Account(i64::try_from(n).unwrap())))).collect());
     let check = async || site.run_in(&["check"], &environment()).ended().await;
     let ended = check().await;
-    assert!(ended.output.contains("ok       source acme-github: the API token may read the roster of org:acme"), "{ended:?}");
+    assert!(
+        ended.output.contains("ok       source acme-github: the API token may read the roster of org:acme"),
+        "{ended:?}"
+    );
     api.with(|host| host.faults = vec![("outside_collaborators", Fault::Status(403))]);
     let ended = check().await;
     let line = ended.output.lines().find(|line| line.contains("roster")).unwrap_or_else(|| panic!("{ended:?}"));
@@ -315,7 +321,9 @@ async fn a_source_without_a_token_or_a_provider_without_rosters_is_told_so() {
     let mut site = site(1, &api).await;
     site.source().remove("api_token");
     site.source().remove("api_url");
-    for (arguments, says) in [(&["--source", "acme-github"][..], "has no api_token"), (&[], "no source has an api_token")] {
+    for (arguments, says) in
+        [(&["--source", "acme-github"][..], "has no api_token"), (&[], "no source has an api_token")]
+    {
         let ended = roster(&site, arguments).await;
         assert_eq!(ended.code, Some(2), "{ended:?}");
         assert!(ended.log.contains(says), "{ended:?}");

@@ -60,9 +60,8 @@ fn observed(
     });
     let observed =
         Observed { at: time(at), roster: root.into(), first_seen_at: None, observations: observations.collect() };
-    let delivery = observed
-        .delivery("acme-github".parse().unwrap(), provider, Uuid::from_u128(number), time(at + 300))
-        .unwrap();
+    let delivery =
+        observed.delivery("acme-github".parse().unwrap(), provider, Uuid::from_u128(number), time(at + 300)).unwrap();
     let reading = reader(provider, root).read(&delivery);
     Entry { delivery, reading, approved: false }
 }
@@ -267,8 +266,7 @@ async fn what_is_known_of_a_root_is_its_grants_and_those_of_its_parts_and_whose_
     let root = org().id;
     let known = site.ledger.known_of_root("github", "github.com", &root, Some(&connection), &|_| Vec::new());
     let known = known.await.unwrap();
-    let said: Vec<_> =
-        known.accounts.iter().map(|(id, it)| (id.as_str(), it.grants.len(), it.undecided)).collect();
+    let said: Vec<_> = known.accounts.iter().map(|(id, it)| (id.as_str(), it.grants.len(), it.undecided)).collect();
     assert_eq!(said, [("71", 1, false), ("72", 1, false), ("73", 0, true)]);
     assert!(known.accounts["71"].grants[0].1 > 0, "the latest change is known");
     let roots = site.ledger.spoken_roots("github", "github.com").await.unwrap();

@@ -10,7 +10,8 @@ use crate::provider::api::{Answer, Ask, UnreadableAnswer};
 use crate::provider::fields::{Label, text};
 use crate::provider::roster::{About, Found, Member, Question, Roster};
 
-const NEEDS: &str = "a token that may read the account: read:account and read:workspace:bitbucket, or \"Account: Read\"";
+const NEEDS: &str =
+    "a token that may read the account: read:account and read:workspace:bitbucket, or \"Account: Read\"";
 
 /// The most that Bitbucket gives on a page.
 const PER_PAGE: u32 = 100;
@@ -56,12 +57,7 @@ impl Roster for CloudRoster {
         Ok(Question { about: About::Root, ask: Ask::get(&["workspaces", &root.name]), needs: NEEDS })
     }
 
-    fn read(
-        &self,
-        question: &Question,
-        answer: &Answer,
-        found: &mut Found,
-    ) -> Result<Vec<Question>, UnreadableAnswer> {
+    fn read(&self, question: &Question, answer: &Answer, found: &mut Found) -> Result<Vec<Question>, UnreadableAnswer> {
         match &question.about {
             About::Root => {
                 let Workspace { uuid: Label(uuid), slug } = answer.json()?;

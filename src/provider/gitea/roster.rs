@@ -52,12 +52,7 @@ impl Roster for FamilyRoster {
         }
     }
 
-    fn read(
-        &self,
-        question: &Question,
-        answer: &Answer,
-        found: &mut Found,
-    ) -> Result<Vec<Question>, UnreadableAnswer> {
+    fn read(&self, question: &Question, answer: &Answer, found: &mut Found) -> Result<Vec<Question>, UnreadableAnswer> {
         match &question.about {
             About::Root => {
                 let Organization { id, name, username } = answer.json()?;

@@ -74,28 +74,20 @@ impl Roster for GitHubRoster {
         Ok(Question { about: About::Root, ask, needs })
     }
 
-    fn read(
-        &self,
-        question: &Question,
-        answer: &Answer,
-        found: &mut Found,
-    ) -> Result<Vec<Question>, UnreadableAnswer> {
+    fn read(&self, question: &Question, answer: &Answer, found: &mut Found) -> Result<Vec<Question>, UnreadableAnswer> {
         let (scope, role) = match &question.about {
             About::Members(scope, role) => (scope, *role),
             About::Root => return root(question, answer, found),
             About::Groups | About::Repositories | About::Sight => return Ok(Vec::new()),
         };
         let listed: Vec<Listed> = answer.json()?;
-        let mut questions = Vec::new();
-        match (answer.next_link(), role) {
-            (Some(next), _) => questions.push(question.next(Ask::named(next))),
-            // The roles that say more come last, since the last one counts.
-            (None, Some(MEMBER)) => questions.extend(others(scope)),
-            (None, _) => {}
-        }
+        let mut questions: Vec<Question> =
+            answer.next_link().map(|next| question.next(Ask::named(next))).into_iter().collect();
         let first = listed.iter().find_map(|listed| text(listed.user.login.clone()));
-        if let (Some(first), Some(MEMBER), true) = (first, role, found.scope(scope).members.is_empty()) {
-            let ask = Ask::get(&["orgs", name_of(scope), "members", &first]);
+        if let (Some(first), None, ScopeKind::Org) = (first, role, scope.id.kind)
+            && found.scope(scope).members.is_empty()
+        {
+            let ask = Ask::get(&["orgs", scope.name.as_deref().unwrap_or_default(), "members", &first]);
             questions.push(Question { about: About::Sight, ask, needs: OF_MEMBER });
         }
         for Listed { user, role_name } in listed {
@@ -114,9 +106,6 @@ impl Roster for GitHubRoster {
     }
 }
 
-/// The role of whoever is listed with all other members.
-const MEMBER: &str = "member";
-
 /// Notes the root, and asks who is in it.
 fn root(question: &Question, answer: &Answer, found: &mut Found) -> Result<Vec<Question>, UnreadableAnswer> {
     if question.needs == OF_REPOSITORY {
@@ -129,25 +118,16 @@ fn root(question: &Question, answer: &Answer, found: &mut Found) -> Result<Vec<Q
     }
     let Organization { id, login: Label(login) } = answer.json()?;
     let scope = Scope::top(ScopeKind::Org, id.0, Some(login.clone()));
-    found.root(scope.clone());
-    Ok(vec![members(&scope, Some(MEMBER), OF_ORGANISATION, &["orgs", &login, "members"])])
-}
-
-/// The owners among the members, and whoever has access to a repository without being a member.
-fn others(scope: &Scope) -> [Question; 2] {
-    let organisation = name_of(scope);
-    let mut owners = members(scope, Some("owner"), OF_ORGANISATION, &["orgs", organisation, "members"]);
+    let of = |role, path| members(&scope, role, OF_ORGANISATION, &["orgs", &login, path]);
+    let mut owners = of(Some("owner"), "members");
     owners.ask = owners.ask.with("role", "admin");
-    let path = ["orgs", organisation, "outside_collaborators"];
-    [owners, members(scope, Some("outside collaborator"), OF_ORGANISATION, &path)]
+    let questions = vec![of(None, "members"), owners, of(Some("outside collaborator"), "outside_collaborators")];
+    found.root(scope);
+    Ok(questions)
 }
 
 fn members(scope: &Scope, role: Option<&'static str>, needs: &'static str, path: &[&str]) -> Question {
     Question { about: About::Members(scope.clone(), role), ask: Ask::get(path).with("per_page", PER_PAGE), needs }
-}
-
-fn name_of(scope: &Scope) -> &str {
-    scope.name.as_deref().unwrap_or_default()
 }
 
 #[cfg(test)]

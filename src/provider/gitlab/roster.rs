@@ -17,7 +17,8 @@ use crate::provider::api::{Answer, Ask, UnreadableAnswer};
 use crate::provider::fields::{Id, Label, text};
 use crate::provider::roster::{About, Found, Member, Question, Roster};
 
-const OF_GROUP: &str = "a token with the scope read_api of a member of the group; an owner's sees every project and group in it";
+const OF_GROUP: &str =
+    "a token with the scope read_api of a member of the group; an owner's sees every project and group in it";
 const OF_INSTANCE: &str = "an administrator's token with the scope read_api";
 
 /// The most that GitLab gives on a page.
@@ -121,12 +122,7 @@ impl Roster for GitLabRoster {
         }
     }
 
-    fn read(
-        &self,
-        question: &Question,
-        answer: &Answer,
-        found: &mut Found,
-    ) -> Result<Vec<Question>, UnreadableAnswer> {
+    fn read(&self, question: &Question, answer: &Answer, found: &mut Found) -> Result<Vec<Question>, UnreadableAnswer> {
         let mut questions: Vec<Question> =
             answer.next_link().map(|next| question.next(Ask::named(next))).into_iter().collect();
         match &question.about {
@@ -142,7 +138,8 @@ impl Roster for GitLabRoster {
                 questions.push(members(&group, OF_GROUP, Ask::get(&[path[0], path[1], "members", "all"])));
                 questions.push(below(About::Groups, "descendant_groups"));
                 let mut projects = below(About::Repositories, "projects");
-                projects.ask = projects.ask.with("include_subgroups", true).with("with_shared", false).with("simple", true);
+                projects.ask =
+                    projects.ask.with("include_subgroups", true).with("with_shared", false).with("simple", true);
                 questions.push(projects);
                 found.root(group);
             }
@@ -162,7 +159,9 @@ impl Roster for GitLabRoster {
                 let users: Vec<User> = answer.json()?;
                 if scope.id.kind == ScopeKind::Instance {
                     if users.iter().any(|user| user.is_admin.is_none()) {
-                        return Err(UnreadableAnswer(format!("it isn't an administrator's view; it takes {OF_INSTANCE}")));
+                        return Err(UnreadableAnswer(format!(
+                            "it isn't an administrator's view; it takes {OF_INSTANCE}"
+                        )));
                     }
                     found.root(scope.clone());
                 }

@@ -48,9 +48,9 @@ fn of(began: i64, step: Step) -> Turn {
 }
 
 fn known(accounts: impl IntoIterator<Item = (&'static str, Vec<(Grant, i64)>)>) -> Known {
-    let accounts = accounts.into_iter().map(|(id, grants)| {
-        (id.to_owned(), KnownAccount { account: account(id), grants, undecided: false })
-    });
+    let accounts = accounts
+        .into_iter()
+        .map(|(id, grants)| (id.to_owned(), KnownAccount { account: account(id), grants, undecided: false }));
     Known { accounts: accounts.collect(), root_lost: None }
 }
 
@@ -226,7 +226,8 @@ fn a_difference_counts_when_a_second_reading_far_enough_apart_shows_it() {
     assert!(after_event.confirmed.is_empty());
     assert_eq!(after_event.pending[0].1, at(1610), "its first reading is this one");
     // And of another kind altogether.
-    let gone = known([("1", vec![timed(&root(), AccessKind::Gained, 1)]), ("2", vec![timed(&root(), AccessKind::Gained, 1)])]);
+    let gone =
+        known([("1", vec![timed(&root(), AccessKind::Gained, 1)]), ("2", vec![timed(&root(), AccessKind::Gained, 1)])]);
     assert!(read(&gone, 1605, &before).confirmed.is_empty());
 }
 

@@ -29,7 +29,11 @@ fn read_all(host: &str, root: &str, answers: &[(&str, Value, Option<&str>)]) -> 
             answers.iter().find(|(to, ..)| asked == *to).unwrap_or_else(|| panic!("nobody expects {asked}"));
         let link = next.map(|next| format!("<https://{host}/api/v4/{next}>; rel=\"next\"").parse().unwrap());
         let headers: HeaderMap = link.map(|link| (http::header::LINK, link)).into_iter().collect();
-        questions.extend(roster.read(&question, &Answer { headers, body: Bytes::from(body.to_string()) }, &mut found)?);
+        questions.extend(roster.read(
+            &question,
+            &Answer { headers, body: Bytes::from(body.to_string()) },
+            &mut found,
+        )?);
     }
     Ok(found)
 }
@@ -69,8 +73,10 @@ fn a_group_is_its_members_and_those_of_everything_below_it() {
 
 #[test]
 fn an_instance_is_its_users_as_an_administrator_sees_them() {
-    let user = |id: u64, state: &str| json!({ "id": id, "username": format!("u{id}"), "state": state, "is_admin": false,
-        "created_at": "2024-03-01T10:00:00Z", "email": format!("u{id}@acme.example"), "bot": id == 3 });
+    let user = |id: u64, state: &str| {
+        json!({ "id": id, "username": format!("u{id}"), "state": state, "is_admin": false,
+        "created_at": "2024-03-01T10:00:00Z", "email": format!("u{id}@acme.example"), "bot": id == 3 })
+    };
     let users = json!([user(1, "active"), user(2, "deactivated"), user(3, "active"), user(4, "banned")]);
     let whole = read_all("git.acme.example", "instance", &[("users", users, None)]).unwrap().whole().unwrap();
     let members = &whole.scopes[&whole.root.id].members;

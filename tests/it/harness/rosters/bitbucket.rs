@@ -13,7 +13,8 @@ pub(super) fn answer(host: &Host, asked: &Asked<'_>) -> Response {
     }
     match asked.path().as_slice() {
         ["workspaces", "acme" | WORKSPACE] => {
-            axum::Json(json!({ "type": "workspace", "uuid": WORKSPACE, "slug": "acme", "name": "Acme" })).into_response()
+            axum::Json(json!({ "type": "workspace", "uuid": WORKSPACE, "slug": "acme", "name": "Acme" }))
+                .into_response()
         }
         ["workspaces", "acme" | WORKSPACE, "members"] => {
             let (page, next) = asked.page(host.members.values().collect(), "pagelen", host.page);

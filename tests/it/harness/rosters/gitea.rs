@@ -12,7 +12,8 @@ pub(super) fn answer(host: &Host, asked: &Asked<'_>) -> Response {
     }
     match asked.path().as_slice() {
         ["orgs", "acme"] => {
-            axum::Json(json!({ "id": 4201, "name": "acme", "username": "acme", "visibility": "public" })).into_response()
+            axum::Json(json!({ "id": 4201, "name": "acme", "username": "acme", "visibility": "public" }))
+                .into_response()
         }
         ["orgs", "acme", "members"] => {
             let visible: Vec<_> = host.members.values().filter(|person| host.sees_all || person.public).collect();

@@ -35,7 +35,8 @@ pub(super) fn answer(host: &Host, asked: &Asked<'_>) -> Response {
         }
         _ => problem(404, "Not Found"),
     };
-    for (name, value) in [("x-ratelimit-limit", "5000"), ("x-ratelimit-remaining", "4999"), ("x-ratelimit-reset", "1")] {
+    for (name, value) in [("x-ratelimit-limit", "5000"), ("x-ratelimit-remaining", "4999"), ("x-ratelimit-reset", "1")]
+    {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
