@@ -34,6 +34,7 @@ use crate::people::file::PeopleError;
 use crate::provider::{Secret, SettingsError};
 use crate::reconcile::{self, Policies, Reconciler};
 use crate::recover::{self, Recovery};
+use crate::roster::{self, RosterSource, Rosters};
 use crate::shutdown::Tasks;
 use crate::sweep::Sweep;
 use crate::telemetry::metrics::Metrics;
@@ -105,10 +106,10 @@ impl StartError {
             self,
             Self::Config(_)
                 | Self::Source(..)
-                | Self::Api(..)
                 | Self::People(_)
                 | Self::NoApiKey
                 | Self::Client(_)
+                | Self::Api(..)
                 | Self::RabbitMq(_)
                 | Self::Ledger(LedgerError::Address)
         )
@@ -162,6 +163,29 @@ pub fn api(source: &Source, token: &Secret, patience: Duration) -> Result<Option
 pub fn reader(sources: &[Source]) -> Result<Reader, StartError> {
     let sources = sources.iter().map(|source| Ok((source.settings.name.clone(), worker_source(source)?)));
     Ok(Reader::new(sources.collect::<Result<_, StartError>>()?))
+}
+
+/// What reads a source's rosters. None if its provider has none, or the source no token.
+///
+/// # Errors
+/// If the address of the API or the token can't be used.
+pub fn roster_source(
+    source: &Source,
+    token: Option<&Secret>,
+    patience: Duration,
+) -> Result<Option<RosterSource>, StartError> {
+    let Some((build, token)) = source.provider.roster.zip(token) else { return Ok(None) };
+    let read_by = |api| RosterSource {
+        name: source.settings.name.clone(),
+        provider: source.provider.name,
+        host: source.settings.host.clone(),
+        api,
+        roster: build(&source.settings),
+        roots: source.settings.roots.clone(),
+        connections: source.connections.clone(),
+        mass_change_limit: source.mass_change_limit,
+    };
+    Ok(api(source, token, patience)?.map(read_by))
 }
 
 /// The policies of all connections of these sources.
@@ -225,6 +249,19 @@ pub struct WorkerRole {
     pub missing_after: Duration,
     /// What can be recovered of which sources, and how often that is done.
     pub recover: (Vec<Recovery>, Duration),
+    /// The rosters to read on a schedule.
+    pub rosters: RosterSchedule,
+}
+
+/// Rosters that are read on a schedule.
+#[derive(Debug)]
+pub struct RosterSchedule {
+    /// The sources whose rosters these are.
+    pub sources: Vec<RosterSource>,
+    /// How long after a reading the next one begins.
+    pub every: Duration,
+    /// How far apart the two readings must lie that a difference needs.
+    pub apart: Duration,
 }
 
 /// What a ledger needs before it can be worked with; see [`prepare`].
@@ -322,6 +359,7 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
     let dry_run = role.reconcile.dry_run;
     let sources: Vec<SourceName> = role.sources.iter().map(|source| source.settings.name.clone()).collect();
     let policies = policies(&role.sources);
+    let roster_policies = Arc::new(policies.clone());
     let sweep = Sweep {
         ledger: role.ledger.clone(),
         client: role.client.clone(),
@@ -333,8 +371,14 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
         Arc::new(Reconciler::new(role.ledger.clone(), role.client, people.clone(), policies, role.reconcile));
     let worker = Worker::new(role.ledger.clone(), reader(&role.sources)?, Arc::clone(&reconciler));
     let observed = Arc::new(Observed::new(Timestamp::now()));
-    let observer =
-        Observer::new(role.ledger.clone(), broker.clone(), sources.clone(), role.missing_after, Arc::clone(&observed));
+    let observer = Observer::new(
+        role.ledger.clone(),
+        broker.clone(),
+        sources.clone(),
+        role.rosters.sources.iter().map(|source| source.name.to_string()).collect(),
+        role.missing_after,
+        Arc::clone(&observed),
+    );
     let ready = CancellationToken::new();
     match role.unprepared {
         None => ready.cancel(),
@@ -351,6 +395,17 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
     work.spawn(Arc::clone(&reconciler).attend(back.token().clone()));
     if let Some(every) = role.sweep_every {
         work.spawn(sweep_again(sweep, every, Arc::clone(&reconciler), back.token().clone()));
+    }
+    let RosterSchedule { sources: roster_sources, every, apart } = role.rosters;
+    let rosters = Rosters {
+        ledger: role.ledger.clone(),
+        reader: Arc::new(reader(&role.sources)?),
+        policies: roster_policies,
+        apart,
+    };
+    for source in roster_sources {
+        let (rosters, reconciler, token) = (rosters.clone(), Arc::clone(&reconciler), back.token().clone());
+        work.spawn(async move { roster::run(rosters, source, every, &token, move || reconciler.wake()).await });
     }
     if let Some(file) = people_file {
         work.spawn(watch_people(file, people, role.ledger, Arc::clone(&reconciler), back.token().clone()));

@@ -22,6 +22,7 @@
 //! | [`people`] | which person an account belongs to |
 //! | [`reconcile`] | one account to its desired status: lease, intent, look-up, call; retries and halts |
 //! | [`sweep`] | all accounts compared with the platform at once: what waits, what has drifted |
+//! | [`roster`] | who really has access, as the providers' own APIs list it; what differs enters the ledger |
 //! | [`worker`] | one delivery → its changes, committed, acked |
 //! | [`ingress`] | the HTTP edge and the admin listener |
 //! | [`replay`] | deliveries published again, from the ledger or an export |
@@ -61,6 +62,7 @@ pub mod provider;
 pub mod reconcile;
 pub mod recover;
 pub mod replay;
+pub mod roster;
 pub mod sandbox;
 pub mod shutdown;
 pub mod sweep;

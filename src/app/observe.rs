@@ -67,6 +67,8 @@ pub(super) struct Observer {
     ledger: Ledger,
     broker: SharedBroker,
     sources: Vec<SourceName>,
+    /// The sources whose rosters are read.
+    rosters: BTreeSet<String>,
     missing_after: Duration,
     observed: Arc<Observed>,
     /// What is missing, as far as is known.
@@ -82,6 +84,7 @@ impl Observer {
         ledger: Ledger,
         broker: SharedBroker,
         sources: Vec<SourceName>,
+        rosters: BTreeSet<String>,
         missing_after: Duration,
         observed: Arc<Observed>,
     ) -> Self {
@@ -89,6 +92,7 @@ impl Observer {
             ledger,
             broker,
             sources,
+            rosters,
             missing_after,
             observed,
             missing: Vec::new(),
@@ -130,6 +134,7 @@ impl Observer {
         let mut unwell: BTreeMap<String, Health> = self.ledger.blind_sources().await?.into_iter().map(blind).collect();
         unwell.extend(self.drift(counts.drifted).map(|health| (DRIFT.to_owned(), health)));
         self.recovered(&mut unwell).await?;
+        self.rosters(&mut unwell).await?;
         unwell.extend(self.balance().map(|health| (BALANCE.to_owned(), health)));
         Ok(unwell)
     }
@@ -201,6 +206,27 @@ impl Observer {
             "{drifted} accounts were linked otherwise at the platform than rollcall had; `rollcall accounts --drifted` lists them"
         );
         Some(Health { state: State::Degraded, reason: Some(reason), since })
+    }
+
+    /// How old rosters are, and which of them can't be read.
+    async fn rosters(&self, unwell: &mut BTreeMap<String, Health>) -> Result<(), LedgerError> {
+        if self.rosters.is_empty() {
+            return Ok(());
+        }
+        let now = self.ledger.now().await?;
+        for row in self.ledger.rosters().await?.into_iter().filter(|row| self.rosters.contains(&row.source)) {
+            let labels = [("source", row.source.clone()), ("root", row.root.clone())];
+            metrics::gauge!(names::ROSTER_PENDING, &labels).set(number(row.differences));
+            if let Some(read_at) = row.read_at {
+                metrics::gauge!(names::ROSTER_AGE, &labels).set(now.since(read_at).as_secs_f64());
+            }
+            if let Some((since, why)) = row.failed_at.zip(row.failure) {
+                let reason = Some(format!("its roster can't be read ({}): {why}", row.root));
+                let health = Health { state: State::Degraded, reason, since };
+                unwell.entry(format!("source:{}", row.source)).or_insert(health);
+            }
+        }
+        Ok(())
     }
 
     /// Says once of each gap that it is missing, and once that it has been filled.

@@ -17,6 +17,7 @@ pub mod providers;
 mod ready;
 mod recover;
 mod replay;
+mod roster;
 mod sandbox;
 pub mod secrets;
 mod send;
@@ -101,6 +102,8 @@ enum Command {
     Migrate(migrate::Args),
     /// Publish deliveries again: after a repair, from an export, or to another deployment
     Replay(Box<replay::Args>),
+    /// Show who really has access, beside what the ledger knows, and let the ledger know it
+    Roster(roster::Args),
     /// Show which secrets are in use, and what was refused lately
     Secrets(secrets::Args),
     /// Explain in plain sentences why an account's status is what it is
@@ -138,6 +141,7 @@ impl Cli {
             Command::Gaps(args) => Box::pin(place.gaps(&args)).await,
             Command::Migrate(args) => Box::pin(place.migrate(args)).await,
             Command::Replay(args) => Box::pin(replay::run(*args, &place, &mut std::io::stdout())).await,
+            Command::Roster(args) => Box::pin(roster::run(args, &place, &mut std::io::stdout())).await,
             Command::Secrets(args) => Box::pin(place.secrets(&args)).await,
             Command::Explain(args) => Box::pin(place.explain(&args)).await,
             Command::Providers(args) => providers::run(&args, &mut std::io::stdout()).map(|()| Exit::Done),

@@ -18,6 +18,7 @@ mod people;
 mod problem;
 mod recover;
 mod retry;
+mod roster;
 mod secret;
 mod source;
 mod spool;
@@ -38,6 +39,7 @@ pub use people::People;
 pub use problem::{ConfigError, Problem};
 pub use recover::Recover;
 pub use retry::Retry;
+pub use roster::Roster;
 pub use secret::{SecretRef, UrlRef, shown};
 pub use source::Source;
 pub use spool::Spool;
@@ -86,6 +88,8 @@ pub struct Settings {
     pub balance: Balance,
     /// `[recover]`
     pub recover: Recover,
+    /// `[roster]`
+    pub roster: Roster,
     /// `[people]`
     pub people: People,
     /// `[log]`
@@ -179,6 +183,7 @@ fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settin
     let sweep = Sweep::read(layers);
     let balance = Balance::read(layers);
     let recover = Recover::read(layers);
+    let roster = Roster::read(layers);
     let people = People::read(layers);
     let log = log::read(layers);
     let tables = layers.take_sources();
@@ -196,6 +201,7 @@ fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settin
         sweep: sweep?,
         balance: balance?,
         recover: recover?,
+        roster: roster?,
         people: people?,
         log: log?,
         sources,

@@ -185,6 +185,11 @@ impl Stage {
             prefetch: 100,
             missing_after: defaults.balance.after,
             recover: (Vec::new(), defaults.recover.every),
+            rosters: app::RosterSchedule {
+                sources: Vec::new(),
+                every: defaults.roster.every,
+                apart: defaults.roster.apart,
+            },
         };
         let (ingress, worker) = (Some(ingress), Some(worker));
         let setup = Setup { broker, spool: None, ingress, worker, metrics: metrics::install()? };

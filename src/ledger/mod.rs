@@ -18,6 +18,7 @@
 //! * [`recoveries`]: what providers failed to deliver, and what became of it;
 //! * [`replays`]: runs that publish deliveries again;
 //! * [`sweep`]: what a sweep reads and marks;
+//! * [`rosters`]: what rosters are compared with, and what their readings showed;
 //! * [`secrets`]: what each secret has verified, and what was refused;
 //! * [`approve`]: an operator's yes to what is held;
 //! * [`actions`]: what operators did;
@@ -48,6 +49,7 @@ pub mod people;
 pub mod record;
 pub mod recoveries;
 pub mod replays;
+pub mod rosters;
 pub mod secrets;
 pub mod show;
 mod step;

@@ -84,6 +84,8 @@ pub struct Placed {
     pub top_is_root: bool,
     /// Above so many accounts at once a change waits for an operator's yes.
     pub mass_change_limit: i64,
+    /// Its own place among the changes of its grant, where it isn't the delivery's.
+    pub turn: Option<Turn>,
 }
 
 /// What is to be recorded in one transaction.
@@ -314,6 +316,10 @@ impl Recorder<'_> {
             }
             Reading::Told { changes, note, .. } => (changes, note),
         };
+        if let Some(reason) = self.takes_too_many(row, entry, changes).await? {
+            outcome::set(self.tx, row, Outcome::Held, Some(&reason), self.now).await?;
+            return Ok(false);
+        }
         let mut due = false;
         let mut effects = 0;
         for (ordinal, placed) in changes.iter().enumerate() {
@@ -322,7 +328,7 @@ impl Recorder<'_> {
                 ordinal: i64::try_from(ordinal).unwrap_or(i64::MAX),
                 received_at,
                 event_time: entry.event_time(received_at),
-                turn: entry.turn(received_at),
+                turn: placed.turn.unwrap_or_else(|| entry.turn(received_at)),
                 delivery: &entry.delivery,
                 approved: entry.approved,
                 placed,

@@ -10,6 +10,7 @@ mod people;
 mod recording;
 mod recovering;
 mod replaying;
+mod rosters;
 mod scopes;
 mod sharing;
 mod stories;
@@ -222,6 +223,7 @@ fn placed(roots: &[RootPattern], change: Change) -> Option<Placed> {
         host: "github.com".into(),
         top_is_root,
         mass_change_limit: 50,
+        turn: None,
     })
 }
 

@@ -147,6 +147,7 @@ fn record(n: i64, kind: AccessKind, at: Timestamp) -> Record {
         host: "github.com".into(),
         top_is_root: true,
         mass_change_limit: 50,
+        turn: None,
     };
     let id = format!("{kind:?}-{n}");
     let delivery = Delivery {

@@ -132,6 +132,15 @@ pub const RECOVER_MISSING: &str = "rollcall_recover_missing";
 /// The age of the oldest change that isn't applied.
 pub const OLDEST_UNAPPLIED: &str = "rollcall_oldest_unapplied_seconds";
 
+/// Readings of rosters.
+pub const ROSTER_READINGS: &str = "rollcall_roster_readings_total";
+/// What rosters added to the ledger.
+pub const ROSTER_CHANGES: &str = "rollcall_roster_changes_total";
+/// How old the last whole reading of a roster is.
+pub const ROSTER_AGE: &str = "rollcall_roster_age_seconds";
+/// What a roster contradicts the ledger in.
+pub const ROSTER_PENDING: &str = "rollcall_roster_pending_differences";
+
 /// Every metric. Documentation is written from this table, and nothing may be recorded that isn't in it.
 pub const METRICS: &[Metric] = &[
     counter(ACCEPTED, &["source"], "Deliveries that were accepted: durable in the broker and answered with 202."),
@@ -247,6 +256,23 @@ pub const METRICS: &[Metric] = &[
         Unit::Count,
         &["source"],
         "Deliveries that matter, failed at the provider and haven't arrived; `rollcall gaps` names them.",
+    ),
+    counter(
+        ROSTER_READINGS,
+        &["source", "result"],
+        "Readings of rosters from providers' own APIs: whole, or failed; a failed one changes nothing.",
+    ),
+    counter(
+        ROSTER_CHANGES,
+        &["source", "access"],
+        "Access that was recorded as gained or lost because rosters showed it.",
+    ),
+    gauge(ROSTER_AGE, Unit::Seconds, &["source", "root"], "How long ago the last whole reading of a roster began."),
+    gauge(
+        ROSTER_PENDING,
+        Unit::Count,
+        &["source", "root"],
+        "Differences between a roster and the ledger that must show in another reading, or wait for an operator's yes.",
     ),
 ];
 

@@ -26,6 +26,7 @@ fn environment() -> Vec<(&'static str, String)> {
 /// does.
 async fn site(api: &DeliveriesApi, people: i64) -> Site {
     let mut site = Site::new(Carrier::Embedded, people).await;
+    site.set("roster", "enabled", false);
     let source = site.source();
     source.insert("api_token".to_owned(), toml::toml! { env = "API_TOKEN" }.into());
     source.insert("api_url".to_owned(), api.url.as_str().into());

@@ -132,6 +132,7 @@ impl Sample {
             host: "github.com".into(),
             top_is_root: true,
             mass_change_limit: 50,
+            turn: None,
         };
         self.record(minutes, id, event, Reading::Told { changes: vec![placed], note: None, when: When::default() })
             .await;

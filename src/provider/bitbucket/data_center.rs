@@ -35,6 +35,7 @@ pub(crate) static DATA_CENTER: Description = Description {
         token: TokenPlace::Bearer,
         headers: &[("accept", "application/json")],
     }),
+    roster: None,
     hooks: &["Repository: Push", "Pull request: Opened, Source branch updated, Approved, Merged, Declined"],
     events: &[
         EventRow { event: "repo.refs_changed", change: "seen repo", meaning: "whoever pushed has access" },

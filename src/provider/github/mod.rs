@@ -10,6 +10,7 @@ mod events;
 mod interpret;
 mod invent;
 mod recover;
+mod roster;
 mod sign;
 mod verify;
 
@@ -32,6 +33,7 @@ pub(super) static DESCRIPTION: Description = Description {
         token: TokenPlace::Bearer,
         headers: &[("accept", "application/vnd.github+json"), ("x-github-api-version", "2022-11-28")],
     }),
+    roster: Some(|settings| Box::new(roster::GitHubRoster { host: settings.host.clone() })),
     events: events::EVENTS,
     hooks: &[],
     invents: invent::INVENTABLE,

@@ -11,6 +11,7 @@
 mod events;
 mod interpret;
 mod recover;
+mod roster;
 
 use http::{HeaderMap, HeaderName};
 use serde_json::json;
@@ -44,6 +45,7 @@ pub(super) static DESCRIPTION: Description = Description {
         token: TokenPlace::Header("private-token"),
         headers: &[("accept", "application/json")],
     }),
+    roster: Some(|settings| Box::new(roster::GitLabRoster { host: settings.host.clone() })),
     events: events::EVENTS,
     hooks: &[
         "group hook: Member events, Project events, Subgroup events",

@@ -36,6 +36,7 @@ pub(super) static DESCRIPTION: Description = Description {
     default_host: None,
     client_type: |_| None,
     api: None,
+    roster: None,
     events: &[EventRow {
         event: "*",
         change: "gained or lost or seen or -",

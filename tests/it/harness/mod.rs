@@ -6,6 +6,7 @@ pub(crate) mod github;
 pub(crate) mod postgresql;
 pub(crate) mod process;
 pub(crate) mod rabbitmq;
+pub(crate) mod rosters;
 pub(crate) mod site;
 
 use std::future::Future;
