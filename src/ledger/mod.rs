@@ -16,6 +16,7 @@
 //! * [`unreadable`]: messages that aren't ours or can't be read;
 //! * [`kept`]: a delivery as it was recorded;
 //! * [`replays`]: runs that publish deliveries again;
+//! * [`seal`]: the history is chained by hash, so that nobody can change it unseen;
 //! * [`secrets`]: what each secret has verified, and what was refused;
 //! * [`actions`]: what operators did;
 //! * [`jobs`]: what is done on a schedule, by one worker at a time;
@@ -41,6 +42,7 @@ pub mod learned;
 pub mod outcome;
 pub mod record;
 pub mod replays;
+pub mod seal;
 pub mod secrets;
 pub mod show;
 mod step;

@@ -9,6 +9,7 @@ mod order;
 mod recording;
 mod replaying;
 mod scopes;
+mod sealing;
 mod sharing;
 mod stories;
 

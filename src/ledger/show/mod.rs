@@ -131,7 +131,7 @@ fn optional_time(row: &AnyRow, column: &str) -> Result<Option<Timestamp>, Ledger
 }
 
 /// Writes what has a text form as that text.
-fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }
 
