@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::observe::{Observed, Observer};
+use crate::api::{self, Api};
 use crate::backoff::Backoff;
 use crate::broker::embedded::{self, Embedded};
 use crate::broker::rabbitmq::{self, RabbitMq};
@@ -51,6 +52,9 @@ pub enum StartError {
     /// A source's settings don't fit its provider.
     #[error("source {0}: {1}")]
     Source(SourceName, SettingsError),
+    /// A source's provider's API can't be asked.
+    #[error("source {0}: {1}")]
+    Api(SourceName, api::BuildError),
     /// The people map can't be read.
     #[error("the people map: {0}")]
     People(#[from] PeopleError),
@@ -95,6 +99,7 @@ impl StartError {
             self,
             Self::Config(_)
                 | Self::Source(..)
+                | Self::Api(..)
                 | Self::People(_)
                 | Self::NoApiKey
                 | Self::Client(_)
@@ -131,6 +136,17 @@ fn worker_source(source: &Source) -> Result<WorkerSource, StartError> {
         connections: source.connections.clone(),
         mass_change_limit: source.mass_change_limit.into(),
     })
+}
+
+/// The way to a source's provider's API, with the source's token; none if the provider has no API that is asked.
+///
+/// # Errors
+/// If the address or the token can't be used.
+pub fn api(source: &Source, token: &Secret, patience: Duration) -> Result<Option<Api>, StartError> {
+    let Some(description) = &source.provider.api else { return Ok(None) };
+    Api::new(description, &source.settings.host, source.api_url.as_ref(), &token.value, patience)
+        .map(Some)
+        .map_err(|error| StartError::Api(source.settings.name.clone(), error))
 }
 
 /// A reader of these sources' deliveries. Needs no secret.

@@ -25,7 +25,7 @@
 //! | [`ingress`] | the HTTP edge and the admin listener |
 //! | [`replay`] | deliveries published again, from the ledger or an export |
 //! | [`config`], [`telemetry`] | settings, validated whole; logs and metrics |
-//! | [`app`], [`shutdown`], [`jobs`], [`outbound`], [`backoff`] | settings → ports → tasks; how everything ends; what is done on a schedule; how requests of ours go out, and when again |
+//! | [`app`], [`shutdown`], [`jobs`], [`outbound`], [`api`], [`backoff`] | settings → ports → tasks; how everything ends; what is done on a schedule; how requests of ours go out, to providers' APIs too, and when again |
 //! | [`cli`], [`demo`] | one file a command; the stories |
 //!
 //! # What always holds
@@ -41,6 +41,7 @@
 //! 5. A message that can't be understood is parked and harms nobody else's; one account's trouble never halts the others.
 
 pub mod access;
+pub mod api;
 pub mod app;
 pub mod backoff;
 pub mod broker;

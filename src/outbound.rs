@@ -52,6 +52,26 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
     }
 }
 
+/// Why a request has no answer, or only half of one.
+pub(crate) fn unanswered(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        "it didn't answer in time".to_owned()
+    } else if error.is_connect() {
+        format!("it can't be reached: {}", root_cause(error))
+    } else {
+        format!("the connection broke: {}", root_cause(error))
+    }
+}
+
+/// The innermost cause: the outer ones repeat the URL and say less.
+pub(crate) fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;

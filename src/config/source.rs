@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use toml::Table;
+use url::Url;
 
 use super::layers::{Layers, did_you_mean};
 use super::problem::nearest;
@@ -30,6 +31,10 @@ pub struct Source {
     pub connections: Connections,
     /// How many accounts one event may take access from before an operator is asked.
     pub mass_change_limit: u32,
+    /// The token for the provider's own API, if rollcall may ask it.
+    pub api_token: Option<SecretRef>,
+    /// Where that API is, if not where the provider has it.
+    pub api_url: Option<Url>,
 }
 
 const CHOOSE_ON_ACCESS_LOST: &str = "must be chosen, since each choice has its price:
@@ -37,7 +42,7 @@ const CHOOSE_ON_ACCESS_LOST: &str = "must be chosen, since each choice has its p
     \"unlink\": a leaver's account is unlinked at once, and the stamp that test 94 looks for on the linked account can no longer be found there.";
 
 /// Every key that all sources have. What isn't here is the provider's own.
-const COMMON: [&str; 11] = [
+const COMMON: [&str; 13] = [
     "name",
     "provider",
     "secrets",
@@ -49,6 +54,8 @@ const COMMON: [&str; 11] = [
     "verify",
     "header",
     "mass_change_limit",
+    "api_token",
+    "api_url",
 ];
 
 /// How many accounts one event may take access from, if the source doesn't say.
@@ -171,6 +178,7 @@ impl Source {
         let verify = reader.take("verify");
         let header = reader.take("header");
         let mass_change_limit = reader.take("mass_change_limit");
+        let (api_token, api_url) = api(&mut reader, provider);
         let client_type = provider.zip(host.as_deref()).and_then(|(provider, host)| (provider.client_type)(host));
         let connections = reader.connections(client_type);
         reader.refuse_mistyped_keys();
@@ -195,9 +203,36 @@ impl Source {
             on_access_lost: on_access_lost?,
             connections: connections?,
             mass_change_limit: mass_change_limit?.unwrap_or(MASS_CHANGE_LIMIT),
+            api_token: api_token?,
+            api_url: api_url?,
         };
         (layers.problems.len() == before).then_some(source)
     }
+}
+
+/// The provider's API: a token is what switches it on.
+fn api(
+    reader: &mut Reader<'_>,
+    provider: Option<&'static Description>,
+) -> (Option<Option<SecretRef>>, Option<Option<Url>>) {
+    let token: Option<Option<SecretRef>> = reader.take("api_token");
+    let url: Option<Option<Url>> = reader.take("api_url");
+    if let Some(provider) = provider.filter(|provider| provider.api.is_none()) {
+        for (key, written) in [("api_token", matches!(token, Some(Some(_)))), ("api_url", matches!(url, Some(Some(_))))]
+        {
+            if written {
+                reader.blame(key, format!("{} has no API that rollcall asks; leave the key out", provider.title));
+            }
+        }
+    } else if matches!((&token, &url), (Some(None), Some(Some(_)))) {
+        reader.blame("api_url", "is of no use without api_token; give it one, or leave the key out");
+    }
+    if let Some(Some(url)) = &url
+        && let Err(error) = crate::api::check(url)
+    {
+        reader.blame("api_url", error.to_string());
+    }
+    (token, url)
 }
 
 fn provider(reader: &mut Reader<'_>, registry: &[&'static Description]) -> Option<&'static Description> {

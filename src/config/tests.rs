@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::delivery::Delivery;
+use crate::provider::api::{ApiDescription, TokenPlace};
 use crate::provider::{Interpreter, Meaning, Misshapen, SettingsError, SourceSettings};
 use crate::reconcile::OnAccessLost;
 use crate::target::ConnectionRef;
@@ -30,6 +31,11 @@ const fn provider(name: &'static str, default_host: Option<&'static str>) -> Des
         verification: "none",
         default_host,
         client_type: |host| (host == "github.com").then_some("GITHUB"),
+        api: Some(ApiDescription {
+            base: |host| format!("https://{host}/api"),
+            token: TokenPlace::Bearer,
+            headers: &[],
+        }),
         events: &[],
         hooks: &[],
         invents: &[],
@@ -246,6 +252,28 @@ fn a_host_without_a_client_type_has_no_connection() {
     let settings = load_text(&source("acme", "on_access_lost = \"keep\"\nhost = \"Git.Acme.example\"")).unwrap();
     assert_eq!(settings.sources[0].settings.host, "git.acme.example");
     assert_eq!(settings.sources[0].connections, Connections::None);
+}
+
+#[test]
+fn an_api_token_is_a_reference_and_its_address_no_more_than_an_address() {
+    let with = |own: &str| source("acme", &format!("on_access_lost = \"keep\"\n{own}"));
+    let settings =
+        load_text(&with("api_token = { env = \"API\" }\napi_url = \"https://git.acme.example/api/v3\"")).unwrap();
+    assert_eq!(settings.sources[0].api_token, Some(SecretRef::Env("API".to_owned())));
+    assert_eq!(settings.sources[0].api_url.as_ref().unwrap().path(), "/api/v3");
+    let contradictory = [
+        ("api_token = \"ghp_written\"", "source[acme].api_token: is written out"),
+        ("api_url = \"https://git.acme.example\"", "source[acme].api_url: is of no use without api_token"),
+        (
+            "api_token = { env = \"API\" }\napi_url = \"https://u:p@git.acme.example\"",
+            "source[acme].api_url: the API's address must have no user name",
+        ),
+        ("api_tokn = { env = \"API\" }", "source[acme].api_tokn: there is no such key; did you mean `api_token`?"),
+    ];
+    for (own, expected) in contradictory {
+        let found = problems(&with(own));
+        assert!(found.len() == 1 && found[0].contains(expected), "{own}: {found:?}");
+    }
 }
 
 #[test]

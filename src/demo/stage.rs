@@ -95,6 +95,8 @@ impl Cast {
                 on_access_lost: if *policy == "keep" { OnAccessLost::Keep } else { OnAccessLost::Unlink },
                 connections: Connections::One(ConnectionRef::Id(*connection)),
                 mass_change_limit: 50,
+                api_token: None,
+                api_url: None,
             })
         });
         sources.collect()

@@ -11,6 +11,7 @@ use super::client::Client;
 use super::pace::{PAUSE, TooLate};
 use crate::backoff::spread;
 use crate::delivery::Timestamp;
+use crate::outbound::root_cause;
 use crate::target::{Failure, FailureClass};
 
 /// The largest answer that is read, in bytes. One identity can carry whole trees of people.
@@ -136,15 +137,6 @@ fn no_answer(error: &reqwest::Error) -> Failure {
         _ => format!("the connection to Drata broke: {}", root_cause(error)),
     };
     Failure { class: FailureClass::Transient, status: None, retry_after: None, message }
-}
-
-/// The innermost cause: the outer ones repeat the URL and say less.
-fn root_cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

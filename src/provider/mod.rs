@@ -36,6 +36,7 @@
 //!
 //! [`AccessKind::Seen`]: crate::access::AccessKind::Seen
 
+pub mod api;
 mod azure;
 mod bitbucket;
 mod fields;
@@ -89,6 +90,8 @@ pub struct Description {
     pub default_host: Option<&'static str>,
     /// The platform's client type for connections to that host (Drata's `GITHUB`), if there is one.
     pub client_type: fn(host: &str) -> Option<&'static str>,
+    /// Its API, if it has one that rollcall asks: for rosters, and for deliveries that it failed to bring.
+    pub api: Option<api::ApiDescription>,
     /// The truth table: every event that it understands and what that means.
     pub events: &'static [EventRow],
     /// What to switch on at the provider, where that isn't called as the events are.
@@ -137,6 +140,7 @@ pub struct SourceSettings {
 /// The keys of a source's table that every provider has: a mistyped one ends up among the provider's own.
 const COMMON_KEYS: &[&str] = &[
     "api_token",
+    "api_url",
     "drata_connection",
     "header",
     "host",

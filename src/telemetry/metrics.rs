@@ -75,6 +75,8 @@ pub const TARGET_REQUESTS: &str = "rollcall_target_requests_total";
 pub const TARGET_SECONDS: &str = "rollcall_target_request_seconds";
 /// Rows of the platform's lists that can't be read.
 pub const ROWS_SKIPPED: &str = "rollcall_target_rows_skipped_total";
+/// Requests to providers' own APIs.
+pub const PROVIDER_API_REQUESTS: &str = "rollcall_provider_api_requests_total";
 /// Statuses that a late request had overtaken.
 pub const OVERTAKEN: &str = "rollcall_overtaken_total";
 /// Whether calls to the platform stand still.
@@ -147,6 +149,7 @@ pub const METRICS: &[Metric] = &[
         &["target"],
         "Rows of the compliance platform's lists that couldn't be read and were left out.",
     ),
+    counter(PROVIDER_API_REQUESTS, &["status"], "Requests to Git providers' own APIs, by answer."),
     counter(OVERTAKEN, &[], "Statuses that an earlier, unanswered call had overtaken late, and that were corrected."),
     gauge(
         HALTED,

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind};
 use crate::delivery::{Delivery, Named, Verified};
+use crate::provider::api::{ApiDescription, TokenPlace};
 
 /// Azure DevOps.
 pub(super) static DESCRIPTION: Description = Description {
@@ -32,6 +33,13 @@ pub(super) static DESCRIPTION: Description = Description {
     verification: "verify = \"basic\": HTTP Basic; verify = \"header\": the secret in a header of your choice",
     default_host: Some("dev.azure.com"),
     client_type: |host| host.eq_ignore_ascii_case("dev.azure.com").then_some("AZURE_REPOS"),
+    // Who is who is at another host than the repositories; a token is the password of an empty user:
+    // <https://learn.microsoft.com/en-us/rest/api/azure/devops/graph/>
+    api: Some(ApiDescription {
+        base: |_| "https://vssps.dev.azure.com".to_owned(),
+        token: TokenPlace::Password,
+        headers: &[("accept", "application/json")],
+    }),
     events: &[
         EventRow { event: "git.push", change: "seen repo", meaning: "whoever pushed has access" },
         EventRow {

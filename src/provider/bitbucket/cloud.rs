@@ -17,6 +17,7 @@ use serde_json::json;
 use super::{NO_ACCESS, NOBODY, NOWHERE, PUBLIC, SCHEME, check, name, seen, sent};
 use crate::access::{Account, AccountKey, AccountKind, Scope, ScopeKind};
 use crate::delivery::Delivery;
+use crate::provider::api::{ApiDescription, TokenPlace};
 use crate::provider::fields::{Loose, json_text, read};
 use crate::provider::scheme::{SchemeSigner, SchemeVerifier, cannot_invent, draft};
 use crate::provider::{Description, Draft, EventRow, Interpreter, Invention, Meaning, Misshapen, SettingsError};
@@ -28,6 +29,13 @@ pub(crate) static CLOUD: Description = Description {
     verification: "X-Hub-Signature: HMAC-SHA256 of the raw body",
     default_host: Some("bitbucket.org"),
     client_type: |_| Some("BITBUCKET"),
+    // An access token is a bearer; an API token is the password of the account's e-mail address:
+    // <https://developer.atlassian.com/cloud/bitbucket/rest/intro/#authentication>
+    api: Some(ApiDescription {
+        base: |_| "https://api.bitbucket.org/2.0".to_owned(),
+        token: TokenPlace::BasicOrBearer,
+        headers: &[("accept", "application/json")],
+    }),
     hooks: &["Repository: Push", "Pull request: Created, Updated, Approved, Merged, Declined"],
     events: &[
         EventRow { event: "repo.push", change: "seen repo", meaning: "whoever pushed has access" },

@@ -17,6 +17,7 @@ use serde_json::json;
 use super::{NO_ACCESS, NOBODY, NOWHERE, PUBLIC, SCHEME, check, name, seen, sent};
 use crate::access::{Account, AccountKey, AccountKind, Scope, ScopeKind};
 use crate::delivery::{Delivery, Named};
+use crate::provider::api::{ApiDescription, TokenPlace};
 use crate::provider::fields::{Loose, Serial, json_text, read};
 use crate::provider::scheme::{SchemeSigner, SchemeVerifier, blame, cannot_invent, draft};
 use crate::provider::{Description, Draft, EventRow, Interpreter, Invention, Meaning, Misshapen, SettingsError};
@@ -28,6 +29,12 @@ pub(crate) static DATA_CENTER: Description = Description {
     verification: "X-Hub-Signature: HMAC-SHA256 of the raw body",
     default_host: None,
     client_type: |_| None,
+    // <https://confluence.atlassian.com/bitbucketserver/http-access-tokens-939515499.html>
+    api: Some(ApiDescription {
+        base: |host| format!("https://{host}/rest/api/latest"),
+        token: TokenPlace::Bearer,
+        headers: &[("accept", "application/json")],
+    }),
     hooks: &["Repository: Push", "Pull request: Opened, Source branch updated, Approved, Merged, Declined"],
     events: &[
         EventRow { event: "repo.refs_changed", change: "seen repo", meaning: "whoever pushed has access" },

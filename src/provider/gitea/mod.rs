@@ -33,6 +33,7 @@ use super::scheme::{
 use super::{Description, Draft, EventRow, Interpreter, Invention, Meaning, Misshapen, Refusal, SettingsError};
 use crate::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind};
 use crate::delivery::{Delivery, EventName, Named, Verified};
+use crate::provider::api::{ApiDescription, TokenPlace};
 
 const EVENTS: &[EventRow] = &[
     EventRow { event: "push", change: "seen repo", meaning: "whoever pushed has access" },
@@ -60,6 +61,12 @@ macro_rules! member {
             verification: $verification,
             default_host: $host,
             client_type: |_| None,
+            // <https://docs.gitea.com/development/api-usage#authentication>
+            api: Some(ApiDescription {
+                base: |host| format!("https://{host}/api/v1"),
+                token: TokenPlace::AuthorizationToken,
+                headers: &[("accept", "application/json")],
+            }),
             events: EVENTS,
             hooks: &["Push", "Create", "Delete", "Release"],
             invents: INVENTABLE,

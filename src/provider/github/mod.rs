@@ -13,6 +13,7 @@ mod sign;
 mod verify;
 
 use super::{Description, Secret, SettingsError, SourceSettings};
+use crate::provider::api::{ApiDescription, TokenPlace};
 use crate::provider::signature::{HmacKey, HmacKeys};
 
 /// The name in the registry, and the provider of every account that is read here.
@@ -25,6 +26,11 @@ pub(super) static DESCRIPTION: Description = Description {
     verification: "X-Hub-Signature-256: HMAC-SHA256 of the raw body",
     default_host: Some("github.com"),
     client_type,
+    api: Some(ApiDescription {
+        base: api_base,
+        token: TokenPlace::Bearer,
+        headers: &[("accept", "application/vnd.github+json"), ("x-github-api-version", "2022-11-28")],
+    }),
     events: events::EVENTS,
     hooks: &[],
     invents: invent::INVENTABLE,
@@ -57,6 +63,13 @@ fn is_cloud(host: &str) -> bool {
 #[expect(clippy::unnecessary_wraps, reason = "a provider may have hosts that the platform has no client type for")]
 fn client_type(host: &str) -> Option<&'static str> {
     Some(if is_cloud(host) { "GITHUB" } else { "GITHUB_ENTERPRISE" })
+}
+
+/// Where the API is: [github.com](https://docs.github.com/en/rest/using-the-rest-api/getting-started-with-the-rest-api),
+/// [data residency](https://docs.github.com/en/enterprise-cloud@latest/admin/data-residency/network-details-for-ghecom) and
+/// [Enterprise Server](https://docs.github.com/en/enterprise-server@latest/rest/using-the-rest-api/getting-started-with-the-rest-api).
+fn api_base(host: &str) -> String {
+    if is_cloud(host) { format!("https://api.{host}") } else { format!("https://{host}/api/v3") }
 }
 
 /// GitHub has one way to verify and no settings of its own.

@@ -22,6 +22,7 @@ use super::scheme::{
 use super::{Description, Draft, Invention, Refusal, SettingsError, SourceSettings};
 use crate::access::ScopeKind;
 use crate::delivery::{DeliveryId, EventName, Named, Verified};
+use crate::provider::api::{ApiDescription, TokenPlace};
 
 const NAME: &str = "gitlab";
 const HEADER_TOKEN: &str = "x-gitlab-token";
@@ -36,6 +37,12 @@ pub(super) static DESCRIPTION: Description = Description {
     verification: "verify = \"signature\": Standard Webhooks (19.0 and newer); verify = \"token\": X-Gitlab-Token",
     default_host: Some("gitlab.com"),
     client_type: |host| Some(if host.eq_ignore_ascii_case("gitlab.com") { "GITLAB" } else { "GITLAB_ON_PREM" }),
+    // <https://docs.gitlab.com/api/rest/authentication/>
+    api: Some(ApiDescription {
+        base: |host| format!("https://{host}/api/v4"),
+        token: TokenPlace::Header("private-token"),
+        headers: &[("accept", "application/json")],
+    }),
     events: events::EVENTS,
     hooks: &[
         "group hook: Member events, Project events, Subgroup events",

@@ -35,6 +35,7 @@ pub(super) static DESCRIPTION: Description = Description {
     verification: "webhook-signature: HMAC-SHA256 of webhook-id, webhook-timestamp and the raw body",
     default_host: None,
     client_type: |_| None,
+    api: None,
     events: &[EventRow {
         event: "*",
         change: "gained or lost or seen or -",
