@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use self::observe::{Observed, Observer};
 use crate::api::{self, Api};
@@ -25,6 +27,7 @@ use crate::delivery::{SourceName, Timestamp};
 use crate::drata::{self, Client};
 use crate::ingress::admin::{self, Needed, Part};
 use crate::ingress::{self, Ingress, IngressSource, Limits};
+use crate::jobs::{self, Job};
 use crate::ledger::{Ledger, LedgerError};
 use crate::people::{People, PeopleError};
 use crate::provider::{Secret, SettingsError};
@@ -213,6 +216,8 @@ pub struct WorkerRole {
     pub reconcile: reconcile::Settings,
     /// How many unacked messages it may have.
     pub prefetch: u16,
+    /// How long after a seal over the ledger's history the next one is made.
+    pub seal_every: Duration,
     /// How long an accepted delivery may be on its way before it is missing.
     pub missing_after: Duration,
 }
@@ -322,6 +327,7 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
     let observed = Arc::new(Observed::new(Timestamp::now()));
     let observer =
         Observer::new(role.ledger.clone(), broker.clone(), sources.clone(), role.missing_after, Arc::clone(&observed));
+    let sealed = role.ledger.clone();
     let ready = CancellationToken::new();
     match role.unprepared {
         None => ready.cancel(),
@@ -340,6 +346,7 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
         work.spawn(watch_people(file, people, role.ledger, Arc::clone(&reconciler), back.token().clone()));
     }
     work.spawn(observer.run(back.token().clone()));
+    work.spawn(seal(sealed, role.seal_every, back.token().clone()));
 
     let needed = if alone { Needed::Yes } else { Needed::No };
     let mut parts = vec![
@@ -476,6 +483,17 @@ impl FolderLock {
 fn create_private(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Seals the ledger's history on a schedule, whichever worker comes first.
+async fn seal(ledger: Ledger, every: Duration, token: CancellationToken) {
+    let sealed = ledger.clone();
+    let once = move || {
+        let ledger = sealed.clone();
+        async move { ledger.seal().await }.boxed()
+    };
+    let job = Job { name: "seal", every };
+    jobs::run(&ledger, Uuid::now_v7(), job, &token, once).await;
 }
 
 async fn watch_people(

@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -36,21 +38,23 @@ pub async fn run<T, E>(
     run: Uuid,
     job: Job<'_>,
     token: &CancellationToken,
-    work: impl AsyncFn() -> Result<T, E>,
+    work: impl Fn() -> BoxFuture<'static, Result<T, E>> + Send + Sync,
 ) where
-    T: Display,
-    E: Display,
+    T: Display + Send,
+    E: Display + Send,
 {
+    // Boxed, and so is the work: else the compiler can't see that it may change threads.
     let keep_doing = async {
         loop {
             let wait = match ledger.take_job(job.name, run, LEASE).await {
-                Ok(JobTurn::Mine(lease)) => done(ledger, job, lease, &work).await,
+                Ok(JobTurn::Mine(lease)) => done(ledger, job, lease, work()).await,
                 Ok(JobTurn::Later(wait)) => wait.min(ASK),
                 Err(error) => unreachable_ledger(job, &error),
             };
             tokio::time::sleep(spread(wait, fastrand::f64())).await;
         }
-    };
+    }
+    .boxed();
     token.run_until_cancelled(keep_doing).await;
 }
 
@@ -59,10 +63,10 @@ async fn done<T: Display, E: Display>(
     ledger: &Ledger,
     job: Job<'_>,
     lease: JobLease,
-    work: impl AsyncFn() -> Result<T, E>,
+    work: BoxFuture<'static, Result<T, E>>,
 ) -> Duration {
     let ended = tokio::select! {
-        ended = work() => ended,
+        ended = work => ended,
         () = until_taken_over(ledger, job, &lease) => {
             tracing::warn!(job = job.name, "another worker has taken this job over");
             return ASK;

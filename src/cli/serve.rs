@@ -122,6 +122,7 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
         },
         prefetch: settings.broker.prefetch,
         missing_after: settings.balance.after,
+        seal_every: settings.evidence.seal_every,
     });
     let running = app::start(Setup { broker, spool, ingress, worker, metrics }, admin)?;
     let roles: Vec<&str> = Role::ALL.into_iter().filter(|role| has(*role)).map(Role::as_str).collect();

@@ -9,6 +9,7 @@ mod balance;
 mod broker;
 mod checks;
 mod drata;
+mod evidence;
 mod ingress;
 mod keys;
 mod layers;
@@ -29,6 +30,7 @@ pub use admin::Admin;
 pub use balance::Balance;
 pub use broker::Broker;
 pub use drata::Drata;
+pub use evidence::Evidence;
 pub use ingress::Ingress;
 pub use keys::{DEFAULTS, KeyDoc, keys};
 pub use ledger::Ledger;
@@ -78,6 +80,8 @@ pub struct Settings {
     pub retry: Retry,
     /// `[balance]`
     pub balance: Balance,
+    /// `[evidence]`
+    pub evidence: Evidence,
     /// `[people]`
     pub people: People,
     /// `[log]`
@@ -169,6 +173,7 @@ fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settin
     let drata = Drata::read(layers);
     let retry = Retry::read(layers);
     let balance = Balance::read(layers);
+    let evidence = Evidence::read(layers);
     let people = People::read(layers);
     let log = log::read(layers);
     let tables = layers.take_sources();
@@ -184,6 +189,7 @@ fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settin
         drata: drata?,
         retry: retry?,
         balance: balance?,
+        evidence: evidence?,
         people: people?,
         log: log?,
         sources,

@@ -181,6 +181,7 @@ impl Stage {
             },
             prefetch: 100,
             missing_after: defaults.balance.after,
+            seal_every: defaults.evidence.seal_every,
         };
         let (ingress, worker) = (Some(ingress), Some(worker));
         let setup = Setup { broker, spool: None, ingress, worker, metrics: metrics::install()? };

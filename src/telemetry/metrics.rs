@@ -120,6 +120,11 @@ pub const MISSING_DELIVERIES: &str = "rollcall_missing_deliveries";
 /// The age of the oldest change that isn't applied.
 pub const OLDEST_UNAPPLIED: &str = "rollcall_oldest_unapplied_seconds";
 
+/// The latest seal over the ledger's history.
+pub const SEALS: &str = "rollcall_seals";
+/// How its hash begins.
+pub const SEAL_HEAD: &str = "rollcall_seal_head";
+
 /// Every metric. Documentation is written from this table, and nothing may be recorded that isn't in it.
 pub const METRICS: &[Metric] = &[
     counter(ACCEPTED, &["source"], "Deliveries that were accepted: durable in the broker and answered with 202."),
@@ -214,6 +219,13 @@ pub const METRICS: &[Metric] = &[
         Unit::Count,
         &["source"],
         "Accepted deliveries that should have been recorded by now and aren't.",
+    ),
+    gauge(SEALS, Unit::Count, &[], "The number of the latest seal over the ledger's history."),
+    gauge(
+        SEAL_HEAD,
+        Unit::Count,
+        &[],
+        "The first 13 hexadecimal digits of that seal's hash, as a number: a record of it that isn't in the ledger itself.",
     ),
 ];
 

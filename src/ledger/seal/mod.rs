@@ -41,6 +41,17 @@ impl fmt::Display for Hash {
     }
 }
 
+impl Hash {
+    /// Its first 13 hexadecimal digits as a number: as many as a floating-point number holds exactly.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "52 bits fit")]
+    pub fn beginning(self) -> f64 {
+        let mut first = [0; 8];
+        first.copy_from_slice(&self.0[..8]);
+        (u64::from_be_bytes(first) >> 12) as f64
+    }
+}
+
 impl FromStr for Hash {
     type Err = InvalidName;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -145,6 +156,7 @@ mod tests {
     #[test]
     fn a_head_is_read_back_as_it_is_written() {
         let head = Head { number: 7, at: Timestamp(1), hash: Hash([0xa5; 32]) };
+        assert_eq!(format!("{:x}", head.hash.beginning() as u64), head.hash.to_string()[..13]);
         let known: KnownHead = head.to_string().parse().unwrap();
         assert_eq!(known, KnownHead { number: Some(7), hash: head.hash });
         assert_eq!(head.hash.to_string().parse(), Ok(KnownHead { number: None, hash: head.hash }));
