@@ -23,6 +23,7 @@
 //! | [`reconcile`] | one account to its desired status: lease, intent, look-up, call; retries and halts |
 //! | [`worker`] | one delivery → its changes, committed, acked |
 //! | [`ingress`] | the HTTP edge and the admin listener |
+//! | [`evidence`] | the report for auditors |
 //! | [`replay`] | deliveries published again, from the ledger or an export |
 //! | [`config`], [`telemetry`] | settings, validated whole; logs and metrics |
 //! | [`app`], [`shutdown`], [`jobs`], [`outbound`], [`api`], [`backoff`] | settings → ports → tasks; how everything ends; what is done on a schedule; how requests of ours go out, to providers' APIs too, and when again |
@@ -50,6 +51,7 @@ pub mod config;
 pub mod delivery;
 pub mod demo;
 pub mod drata;
+pub mod evidence;
 pub mod ingress;
 pub mod jobs;
 pub mod ledger;

@@ -91,7 +91,7 @@ impl FromStr for When {
 }
 
 impl When {
-    fn from(self, now: Timestamp) -> Timestamp {
+    pub(super) fn from(self, now: Timestamp) -> Timestamp {
         match self {
             Self::Ago(ago) => now.plus_micros(i64::try_from(ago.as_micros()).map_or(i64::MIN, |ago| -ago)),
             Self::At(at) => at,

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::deliveries::why;
-use super::named::NameError;
+use super::named::{not_known, one_account};
 use super::table::{Table, Width, json, sentence, time};
 use super::words::{calls, key_text};
 use crate::access::{Access, AccessKind, AccountKind, AccountPattern};
@@ -43,19 +43,8 @@ pub struct Args {
 /// # Errors
 /// [`NameError`] if the pattern names no account or several, and whatever the ledger or `out` fails with.
 pub async fn run(args: &Args, ledger: &Ledger, roots: RootsOf<'_>, out: &mut dyn Write) -> anyhow::Result<()> {
-    let matches = ledger.accounts_named(&args.account).await?;
-    let name = args.account.to_string();
-    if matches.len() > 1 {
-        let candidates = matches.iter().map(|one| {
-            let login = one.label.login.as_ref().map_or_else(String::new, |login| format!("now {login}"));
-            (format!("'{}'", one.label.key), login)
-        });
-        return Err(NameError::Ambiguous { what: "account", name, candidates: candidates.collect() }.into());
-    }
-    let hint = "`rollcall accounts` lists who is; no delivery has spoken of this one yet";
-    let not_found = || NameError::NotFound { what: "account", name: name.clone(), hint };
-    let row = matches.first().ok_or_else(not_found)?.row;
-    let dossier = ledger.dossier(row, roots).await?.ok_or_else(not_found)?;
+    let row = one_account(&args.account, ledger).await?;
+    let dossier = ledger.dossier(row, roots).await?.ok_or_else(|| not_known(&args.account))?;
     if args.json {
         return json(out, &dossier);
     }

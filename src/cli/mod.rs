@@ -12,6 +12,7 @@ pub mod named;
 pub mod providers;
 mod ready;
 mod replay;
+mod report;
 mod sandbox;
 pub mod secrets;
 mod send;
@@ -85,6 +86,8 @@ enum Command {
     Migrate(migrate::Args),
     /// Publish deliveries again: after a repair, from an export, or to another deployment
     Replay(Box<replay::Args>),
+    /// Write the evidence for an auditor, or prove that the history wasn't changed
+    Report(Box<report::Args>),
     /// Show which secrets are in use, and what was refused lately
     Secrets(secrets::Args),
     /// Explain in plain sentences why an account's status is what it is
@@ -117,6 +120,7 @@ impl Cli {
             Command::Balance(args) => Box::pin(place.balance(&args)).await,
             Command::Migrate(args) => Box::pin(place.migrate(args)).await,
             Command::Replay(args) => Box::pin(replay::run(*args, &place, &mut std::io::stdout())).await,
+            Command::Report(args) => Box::pin(report::run(&args, &place)).await,
             Command::Secrets(args) => Box::pin(place.secrets(&args)).await,
             Command::Explain(args) => Box::pin(place.explain(&args)).await,
             Command::Providers(args) => providers::run(&args, &mut std::io::stdout()).map(|()| Exit::Done),

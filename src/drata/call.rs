@@ -28,6 +28,7 @@ pub(super) enum Operation {
     ListConnections,
     FindPersonnel,
     FindUser,
+    ListEvents,
 }
 
 impl Operation {
@@ -38,6 +39,7 @@ impl Operation {
             Self::ListConnections => "list_connections",
             Self::FindPersonnel => "find_personnel",
             Self::FindUser => "find_user",
+            Self::ListEvents => "list_events",
         }
     }
 }

@@ -144,6 +144,27 @@ impl Ledger {
     }
 }
 
+impl Ledger {
+    /// How many rows aren't sealed yet.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn unsealed(&self) -> Result<i64, LedgerError> {
+        let mut tx = self.begin_reading().await?;
+        let now = super::now(&mut tx).await?;
+        let mut count = 0;
+        for facts in &facts::FACTS {
+            for (open, _) in sealer::open(&mut tx, facts.table, now).await? {
+                // The table's name is one of ours.
+                let text = format!("SELECT COUNT(*) FROM {} WHERE id BETWEEN $1 AND $2", facts.table);
+                let counted = sqlx::query(sqlx::AssertSqlSafe(text)).bind(open.first).bind(open.last);
+                count += counted.fetch_one(&mut *tx).await?.try_get::<i64, _>(0)?;
+            }
+        }
+        Ok(count)
+    }
+}
+
 pub(super) async fn head(connection: &mut sqlx::AnyConnection) -> Result<Option<Head>, LedgerError> {
     let row = sqlx::query("SELECT number, at, hash FROM seals ORDER BY number DESC LIMIT 1");
     row.fetch_optional(connection).await?.as_ref().map(Head::of).transpose()

@@ -9,12 +9,14 @@
 //! * [`outlook`]: what a replay of them would do;
 //! * [`accounts`]: what is so and what should be so for each account;
 //! * [`dossier`]: everything that is known of one account, and why its status is what it is;
+//! * [`evidence`]: every change of access in a period, for auditors;
 //! * [`counts`]: how much work there is.
 
 pub mod accounts;
 pub mod counts;
 pub mod deliveries;
 pub mod dossier;
+pub mod evidence;
 pub mod filter;
 pub mod outlook;
 #[cfg(test)]
@@ -131,7 +133,7 @@ fn optional_time(row: &AnyRow, column: &str) -> Result<Option<Timestamp>, Ledger
 }
 
 /// Writes what has a text form as that text.
-pub(super) fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }
 
