@@ -76,6 +76,8 @@ pub(super) struct Look<'a> {
     desired: Option<LinkStatus>,
     /// Whether a request went out, now or earlier, that was never answered.
     unanswered: bool,
+    /// Whether this look has asked the platform what it has.
+    looked_up: bool,
     /// The e-mail addresses whose persons were asked for.
     asked: Vec<String>,
     /// The calls that aren't written down yet.
@@ -118,6 +120,7 @@ impl<'a> Look<'a> {
             identity: view.identity,
             desired: None,
             unanswered: view.intent.is_some() && view.actual.is_none(),
+            looked_up: false,
             asked: Vec::new(),
             attempts: Vec::new(),
             probe: Probe::Nothing { wait: Duration::ZERO },
@@ -149,22 +152,40 @@ impl<'a> Look<'a> {
             }
         }
         if self.view.account.kind == AccountKind::Bot {
-            return self.unchanged("it is a bot, and bots are never linked");
+            return self.left_as_it_is("it is a bot, and bots are never linked").await;
         }
         match access(&self.view.grants, &self.view.roots) {
             Access::Unknown { roots } if roots.is_empty() => {
-                self.unchanged("rollcall knows of no root of its connection, so the link stays as it is")
+                self.left_as_it_is("rollcall knows of no root of its connection, so the link stays as it is").await
             }
-            Access::Unknown { roots } => self.unchanged(format!(
-                "it may still have access through {}, of which rollcall has heard nothing for it, so the link stays as it is",
-                roots.join(", ")
-            )),
+            Access::Unknown { roots } => {
+                let roots = roots.join(", ");
+                self.left_as_it_is(format!(
+                    "it may still have access through {roots}, of which rollcall has heard nothing for it, so the link stays as it is",
+                ))
+                .await
+            }
             Access::Gone if policy.on_access_lost == OnAccessLost::Keep => {
-                self.unchanged("it has lost all access; on_access_lost = \"keep\" leaves the link for Drata's own sync to mark")
+                self.left_as_it_is(
+                    "it has lost all access; on_access_lost = \"keep\" leaves the link for Drata's own sync to mark",
+                )
+                .await
             }
             Access::Gone => self.until_clear(Way::Unlink).await,
             Access::Held { seen_only, .. } => self.until_clear(Way::Link { seen_only }).await,
         }
+    }
+
+    /// Ends with whatever status there is. If a request was never answered that isn't known, so it is read first.
+    async fn left_as_it_is(&mut self, reason: impl Into<String>) -> Stop {
+        if self.view.intent.is_some() {
+            match self.find().await {
+                Ok(Found::One(identity, _)) => self.read(&identity),
+                Ok(Found::None | Found::Unclear(_)) => {}
+                Err(stop) => return stop,
+            }
+        }
+        self.unchanged(reason)
     }
 
     /// Runs a way to a status; once more from a fresh read if what it relied on turns out to be gone.
@@ -283,6 +304,7 @@ impl<'a> Look<'a> {
         match identity::find(&self.reconciler.client, self.view, pinned).await {
             Ok(found) => {
                 self.went_through("find identity");
+                self.looked_up = true;
                 if let (Found::One(_, Some(form)), None) = (&found, pinned) {
                     self.reconciler.ledger.learn_identity_form(&self.view.connection, *form).await?;
                 }
@@ -460,6 +482,14 @@ impl<'a> Look<'a> {
         })
     }
 
+    /// Whether the earlier request that was never answered can't come any more, and what the platform has was looked up
+    /// since. A status was read from an identity, if there was one; where there is none, there is nothing to overtake.
+    fn is_past(&self) -> bool {
+        let settings = &self.reconciler.settings;
+        let past = |at: Timestamp| at.plus(settings.request_timeout + MARGIN + settings.second_look) <= self.view.now;
+        self.looked_up && self.actual.is_none() && self.view.intent.is_some_and(|(_, at)| past(at))
+    }
+
     fn unchanged(&self, reason: impl Into<String>) -> Stop {
         self.end(Settled::Unchanged, reason, None)
     }
@@ -479,16 +509,17 @@ impl<'a> Look<'a> {
 
     fn end(&self, result: Settled, reason: impl Into<String>, due_at: Option<Timestamp>) -> Stop {
         let reason = Some(reason.into()).filter(|reason| !reason.is_empty());
-        // What was never answered may be done yet, and overtake what is so now.
-        let second_look = self.unanswered && matches!(result, Settled::Applied | Settled::Unchanged);
         let settings = &self.reconciler.settings;
+        // What was never answered may be done yet, and overtake what is so now.
+        let unanswered = self.unanswered && !self.is_past();
+        let second_look = unanswered && matches!(result, Settled::Applied | Settled::Unchanged);
         Stop::Settled(Box::new(Settlement {
             result,
             reason,
             desired: self.desired,
             actual: self.actual,
             identity: self.identity,
-            keep_intent: self.unanswered,
+            keep_intent: unanswered,
             due_at: if second_look { Some(self.now().plus(settings.second_look)) } else { due_at },
         }))
     }
