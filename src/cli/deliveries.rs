@@ -13,7 +13,7 @@ use super::words::{account_text, calls};
 use crate::ledger::Ledger;
 use crate::ledger::outcome::Outcome;
 use crate::ledger::record::{Entry, Record};
-use crate::ledger::show::deliveries::{DeliveryName, DeliveryRow, EffectRow, Story};
+use crate::ledger::show::deliveries::{DeliveryName, DeliveryRow, EffectRow, Story, Winner};
 use crate::ledger::unreadable::UnreadableRow;
 use crate::provider::Secret;
 use crate::replay::export;
@@ -349,7 +349,7 @@ fn flags(row: &DeliveryRow) -> Option<String> {
     (!flags.is_empty()).then(|| flags.join(", "))
 }
 
-async fn one(ledger: &Ledger, id: &DeliveryName) -> anyhow::Result<DeliveryRow> {
+pub(super) async fn one(ledger: &Ledger, id: &DeliveryName) -> anyhow::Result<DeliveryRow> {
     let mut found = ledger.deliveries_named(id).await?;
     match (found.pop(), found.is_empty()) {
         (None, _) => Err(not_found(id).into()),
@@ -363,7 +363,7 @@ async fn one(ledger: &Ledger, id: &DeliveryName) -> anyhow::Result<DeliveryRow> 
     }
 }
 
-fn not_found(id: &DeliveryName) -> NameError {
+pub(super) fn not_found(id: &DeliveryName) -> NameError {
     let hint = "`rollcall deliveries` lists what is; it may also still be in the broker";
     NameError::NotFound { what: "delivery", name: id.to_string(), hint }
 }
@@ -435,7 +435,11 @@ fn show(story: &Story, width: Width, out: &mut dyn Write) -> anyhow::Result<()> 
 
 /// Why an effect is what it is, and the delivery that won if another one did.
 pub(super) fn why(effect: &EffectRow) -> String {
-    let winner =
-        effect.superseded_by.as_ref().map(|winner| format!("superseded by #{} ({})", winner.row, winner.delivery));
+    let winner = effect.superseded_by.as_ref().map(won);
     [winner, effect.reason.clone()].into_iter().flatten().collect::<Vec<_>>().join(": ")
+}
+
+/// The delivery that won.
+pub(super) fn won(winner: &Winner) -> String {
+    format!("superseded by #{} ({})", winner.row, winner.delivery)
 }

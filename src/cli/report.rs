@@ -84,7 +84,10 @@ impl FromStr for Bound {
         let why = "must be a date like 2026-07-01 (its first moment in UTC), a time like 2026-07-01T08:00:00Z, or a \
                    duration like 90d";
         let midnight = || format!("{text}T00:00:00Z").parse();
-        text.parse().or_else(|_| midnight().map(When::At)).map(Self).map_err(|_: InvalidName| InvalidName { what: "time", why })
+        text.parse()
+            .or_else(|_| midnight().map(When::At))
+            .map(Self)
+            .map_err(|_: InvalidName| InvalidName { what: "time", why })
     }
 }
 
@@ -152,15 +155,16 @@ async fn to_file(
     out.flush().with_context(wrong)?;
     drop(out);
     aside.persist(file).with_context(wrong)?;
-    Ok(writeln!(std::io::stderr(), "{} changes written to {}; {}", summary.changes, file.display(), about.platform_events)?)
+    Ok(writeln!(
+        std::io::stderr(),
+        "{} changes written to {}; {}",
+        summary.changes,
+        file.display(),
+        about.platform_events
+    )?)
 }
 
-async fn to_standard_output(
-    ledger: &Ledger,
-    period: Period,
-    about: &mut About,
-    args: &Args,
-) -> anyhow::Result<()> {
+async fn to_standard_output(ledger: &Ledger, period: Period, about: &mut About, args: &Args) -> anyhow::Result<()> {
     let mut out = BufWriter::new(std::io::stdout());
     let summary = evidence::write(ledger, period, about, args.format, &mut out).await?;
     out.flush()?;
@@ -168,16 +172,26 @@ async fn to_standard_output(
         let err = &mut std::io::stderr();
         let About { from, to, version, made_at, unsealed, .. } = &*about;
         let head = about.head.map_or_else(|| "nothing is sealed yet".to_owned(), |head| format!("the head is {head}"));
-        sentence(err, 0, args.width, &format!(
-            "{} changes received from {from} until before {to} (UTC), by rollcall {version} on {made_at}; {head}, {unsealed} \
+        sentence(
+            err,
+            0,
+            args.width,
+            &format!(
+                "{} changes received from {from} until before {to} (UTC), by rollcall {version} on {made_at}; {head}, {unsealed} \
              rows aren't sealed yet.",
-            summary.changes
-        ))?;
+                summary.changes
+            ),
+        )?;
         if let Some(delay) = summary.delay {
-            sentence(err, 0, args.width, &format!(
-                "{} were told to the platform, {} of them with its own entry: median {}, 95 % within {}, longest {}.",
-                summary.told, summary.evidenced, delay.median, delay.p95, delay.worst
-            ))?;
+            sentence(
+                err,
+                0,
+                args.width,
+                &format!(
+                    "{} were told to the platform, {} of them with its own entry: median {}, 95 % within {}, longest {}.",
+                    summary.told, summary.evidenced, delay.median, delay.p95, delay.worst
+                ),
+            )?;
         }
         sentence(err, 0, args.width, &format!("Independent evidence: {}.", about.platform_events))?;
     }
@@ -204,9 +218,12 @@ fn told(args: &Args, verified: &Verified, out: &mut dyn Write) -> anyhow::Result
         writeln!(out, "… and {more} more")?;
     }
     if *unsealed > 0 {
-        sentence(out, 0, args.width, &format!(
-            "{unsealed} rows are newer than the latest seal: nothing is proved about them yet."
-        ))?;
+        sentence(
+            out,
+            0,
+            args.width,
+            &format!("{unsealed} rows are newer than the latest seal: nothing is proved about them yet."),
+        )?;
     }
     if *erased > 0 {
         writeln!(out, "{erased} rows have had a name or a text erased; the rest of them holds.")?;
@@ -214,9 +231,11 @@ fn told(args: &Args, verified: &Verified, out: &mut dyn Write) -> anyhow::Result
     let text = match (verified.holds(), args.head) {
         (false, _) => "The history is NOT what was sealed.".to_owned(),
         (true, Some(head)) => format!("Nothing was changed, deleted or inserted, and {head} is in the chain."),
-        (true, None) => "Nothing was changed, deleted or inserted. Whether the end was cut off, or all of it rewritten, only \
+        (true, None) => {
+            "Nothing was changed, deleted or inserted. Whether the end was cut off, or all of it rewritten, only \
                          a head tells that was noted elsewhere: --head."
-            .to_owned(),
+                .to_owned()
+        }
     };
     sentence(out, 0, args.width, &text)?;
     Ok(exit)

@@ -15,7 +15,8 @@ impl Evidence {
     pub(super) fn read(layers: &mut Layers) -> Option<Self> {
         let seal_every: Duration = layers.required("evidence.seal_every")?;
         if seal_every.is_zero() {
-            layers.blame_value("evidence.seal_every", "must be more than nothing: each seal asks the ledger what is new");
+            layers
+                .blame_value("evidence.seal_every", "must be more than nothing: each seal asks the ledger what is new");
         }
         Some(Self { seal_every })
     }

@@ -10,9 +10,30 @@ use crate::ledger::show::evidence::{ActionRow, Cause, EvidenceRow};
 use crate::target::LinkStatus;
 
 const HEADER: [&str; 24] = [
-    "happened_at", "received_at", "recorded_at", "platform_at", "delay_ms", "change", "account", "login", "scope",
-    "scope_name", "outcome", "reason", "status", "person", "by", "operator", "replay", "source", "event", "delivery", "row",
-    "http_status", "platform_event", "platform_event_at",
+    "happened_at",
+    "received_at",
+    "recorded_at",
+    "platform_at",
+    "delay_ms",
+    "change",
+    "account",
+    "login",
+    "scope",
+    "scope_name",
+    "outcome",
+    "reason",
+    "status",
+    "person",
+    "by",
+    "operator",
+    "replay",
+    "source",
+    "event",
+    "delivery",
+    "row",
+    "http_status",
+    "platform_event",
+    "platform_event_at",
 ];
 
 pub(super) struct Csv<'a>(csv::Writer<&'a mut (dyn Write + Send)>);

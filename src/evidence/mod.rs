@@ -10,6 +10,8 @@ mod json;
 pub mod page;
 pub mod platform;
 pub mod summary;
+#[cfg(test)]
+mod tests;
 
 use std::io::Write;
 

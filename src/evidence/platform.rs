@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn an_entry_belongs_to_the_nearest_call_and_to_no_other_one() {
-        let entries = vec![event("other", 99, Some(8)), event("a", 100, None), event("b", 101, Some(7)), event("c", 300, None)];
+        let entries =
+            vec![event("other", 99, Some(8)), event("a", 100, None), event("b", 101, Some(7)), event("c", 300, None)];
         let mut events = PlatformEvents::read(Ok(entries));
         let mut id = |told: Told| events.of(&told).map(|event| event.id.clone());
         assert_eq!(id(told(1, 100)).as_deref(), Some("a"));
@@ -118,7 +119,8 @@ mod tests {
 
     #[test]
     fn a_key_that_may_not_read_the_log_is_said_plainly() {
-        let refused = Failure { class: FailureClass::Transient, status: Some(403), retry_after: None, message: String::new() };
+        let refused =
+            Failure { class: FailureClass::Transient, status: Some(403), retry_after: None, message: String::new() };
         assert!(PlatformEvents::read(Err(refused)).to_string().contains("Event Tracking: List Events"));
     }
 }

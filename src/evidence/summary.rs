@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn a_length_of_time_is_said_in_the_two_units_that_matter() {
-        let shown = [120_000, 4_560_000, 200_000_000, 7_500_000_000, 273_600_000_000].map(|took| Took(took).to_string());
+        let shown =
+            [120_000, 4_560_000, 200_000_000, 7_500_000_000, 273_600_000_000].map(|took| Took(took).to_string());
         assert_eq!(shown, ["120 ms", "4.5 s", "3 min 20 s", "2 h 5 min", "3 d 4 h"]);
     }
 }

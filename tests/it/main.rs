@@ -8,5 +8,6 @@ mod docs;
 #[expect(dead_code, reason = "the chaos harness uses what these tests do not")]
 mod harness;
 mod replay;
+mod report;
 mod serve;
 mod topology;

@@ -12,7 +12,7 @@ use sqlx::any::AnyRow;
 use super::Hash;
 use crate::ledger::LedgerError;
 
-/// What stands in a label's place once it has been erased, before its hash.
+/// What stands in a label's place once it has been erased, before its hash; `deploy/docs/evidence.md` says how.
 pub(super) const ERASED: &str = "erased:";
 
 /// How a column enters the digest of its row.
@@ -39,10 +39,6 @@ pub struct Facts {
     select: &'static str,
     columns: &'static [Column],
 }
-
-/// The columns of this table that may name somebody.
-pub(super) const LABELS: &[(&str, &[&str])] =
-    &[("accounts", &["stable"]), ("outcomes", &["reason"]), ("attempts", &["message"]), ("actions", &["operator", "detail"])];
 
 /// All of them. Their order is that within a seal: what others refer to comes first.
 pub static FACTS: [Facts; 7] = [

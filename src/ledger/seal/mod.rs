@@ -7,7 +7,7 @@
 //! ([`verify`]). Which columns of which tables are sealed is said in one place ([`facts`]).
 //!
 //! Names aren't in the chain, only their hashes with a salt of their own, and bodies are in it as their SHA-256: both can
-//! be erased ([`erase`]), and the chain still holds.
+//! be erased, and the chain still holds.
 //!
 //! For auditors all of this is told in `deploy/docs/evidence.md`.
 

@@ -131,7 +131,11 @@ impl Ledger {
 
 /// The ids of a table that aren't sealed, and whether there are rows among them. The look-up is one of an index for each
 /// range, whatever the database thinks of the rest.
-pub(super) async fn open(tx: &mut AnyConnection, table: &str, now: Timestamp) -> Result<Vec<(Open, bool)>, LedgerError> {
+pub(super) async fn open(
+    tx: &mut AnyConnection,
+    table: &str,
+    now: Timestamp,
+) -> Result<Vec<(Open, bool)>, LedgerError> {
     // The table's name is one of ours.
     let text = AssertSqlSafe(format!(
         "SELECT first, last, since, (SELECT MIN(id) FROM {table} WHERE id >= unsealed.first AND id <= unsealed.last) \

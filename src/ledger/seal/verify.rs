@@ -143,7 +143,9 @@ impl fmt::Display for What {
         f.write_str(match self {
             Self::Changed => "was changed after it was sealed",
             Self::Body => "has another body than the one whose SHA-256 was sealed",
-            Self::Contradicts => "has another receipt, or another place in the order, than the sealed rows about it say",
+            Self::Contradicts => {
+                "has another receipt, or another place in the order, than the sealed rows about it say"
+            }
             Self::Deleted => "was sealed and is gone",
             Self::Inserted => "was inserted among rows that were sealed before",
             Self::Twice => "is sealed twice",
@@ -263,8 +265,7 @@ impl Verifying<'_> {
     /// Compares the rows of a seal.
     async fn rows(&mut self, seal: &Seal, entries: &[Entry<'_>]) -> Result<(), LedgerError> {
         for facts in &FACTS {
-            let mut sealed: Vec<&Entry<'_>> =
-                entries.iter().filter(|entry| std::ptr::eq(entry.facts, facts)).collect();
+            let mut sealed: Vec<&Entry<'_>> = entries.iter().filter(|entry| std::ptr::eq(entry.facts, facts)).collect();
             sealed.sort_by_key(|entry| entry.id);
             for close in sealed.chunk_by(|one, next| next.id - one.id <= CLOSE) {
                 self.close_rows(facts, close).await?;
@@ -371,8 +372,7 @@ impl Verifying<'_> {
 
     async fn ids(&mut self, table: &str, (after, last): (i64, i64)) -> Result<Vec<i64>, LedgerError> {
         // The table's name is one of ours.
-        let text =
-            AssertSqlSafe(format!("SELECT id FROM {table} WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $3"));
+        let text = AssertSqlSafe(format!("SELECT id FROM {table} WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $3"));
         let rows = sqlx::query(text).bind(after).bind(last).bind(PAGE).fetch_all(&mut *self.tx).await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
@@ -392,6 +392,9 @@ mod tests {
         assert_eq!(seen.ranges, BTreeMap::from([(1, 3), (5, 7)]));
         assert_eq!([0, 1, 3, 4, 5, 7, 8].map(|id| seen.contains(id)), [false, true, true, false, true, true, false]);
         seen.heights = vec![(4, Timestamp(10)), (9, Timestamp(20))];
-        assert_eq!([3, 4, 5, 10].map(|id| seen.passed_over(id)), [Some(10), Some(10), Some(20), None].map(|at| at.map(Timestamp)));
+        assert_eq!(
+            [3, 4, 5, 10].map(|id| seen.passed_over(id)),
+            [Some(10), Some(10), Some(20), None].map(|at| at.map(Timestamp))
+        );
     }
 }

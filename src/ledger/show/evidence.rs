@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 
 use serde::Serialize;
-use sqlx::any::AnyRow;
 use sqlx::Row;
+use sqlx::any::AnyRow;
 
 use super::filter::Sql;
 use super::{AccountLabel, ScopeLabel, account_label, optional_status, scope_label, status};
@@ -258,10 +258,7 @@ impl Evidence {
     }
 
     /// The calls that told the platform, by their id and the row of the delivery.
-    async fn calls(
-        &mut self,
-        rows: &[(EvidenceRow, Option<i64>)],
-    ) -> Result<HashMap<(i64, i64), Told>, LedgerError> {
+    async fn calls(&mut self, rows: &[(EvidenceRow, Option<i64>)]) -> Result<HashMap<(i64, i64), Told>, LedgerError> {
         let mut of_call: HashMap<i64, Vec<i64>> = HashMap::new();
         for (row, attempt) in rows {
             if let Some(attempt) = attempt {

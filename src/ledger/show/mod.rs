@@ -9,6 +9,7 @@
 //! * [`outlook`]: what a replay of them would do;
 //! * [`accounts`]: what is so and what should be so for each account;
 //! * [`dossier`]: everything that is known of one account, and why its status is what it is;
+//! * [`timeline`]: what happened to an account, or with a delivery, in order of time;
 //! * [`evidence`]: every change of access in a period, for auditors;
 //! * [`counts`]: how much work there is.
 
@@ -23,6 +24,7 @@ pub mod outlook;
 pub(crate) mod sample;
 #[cfg(test)]
 mod tests;
+pub mod timeline;
 
 use std::fmt;
 

@@ -1,5 +1,6 @@
 //! The seal over the history: what was committed is sealed, late or not, and whoever touches it is found out.
 
+use sha2::{Digest, Sha256};
 use sqlx::AssertSqlSafe;
 
 use super::*;
@@ -87,9 +88,7 @@ fn without_number(head: Head) -> KnownHead {
 
 #[rstest]
 #[tokio::test]
-async fn what_is_committed_gets_sealed_and_the_rest_is_said_to_be_unsealed(
-    #[values(Sqlite, PostgreSql)] on: Database,
-) {
+async fn what_is_committed_gets_sealed_and_the_rest_is_said_to_be_unsealed(#[values(Sqlite, PostgreSql)] on: Database) {
     let empty = Site::open(on).await;
     assert_eq!(empty.ledger.seal().await.unwrap(), Sealed { rows: 0, head: None });
     assert!(empty.verified().await.holds());
@@ -137,9 +136,19 @@ async fn what_is_worked_on_is_no_tampering(#[values(Sqlite, PostgreSql)] on: Dat
 #[case::a_name("accounts", 1, "UPDATE accounts SET stable = '3' WHERE id = 1", What::Changed)]
 #[case::a_source("deliveries", 1, "UPDATE deliveries SET source = 'other' WHERE id = 1", What::Changed)]
 #[case::a_receipt("deliveries", 2, "UPDATE deliveries SET received_at = received_at - 1 WHERE id = 2", What::Changed)]
-#[case::a_moved_receipt("deliveries", 1, "UPDATE deliveries SET received_at = received_at - 1 WHERE id = 1", What::Contradicts)]
+#[case::a_moved_receipt(
+    "deliveries",
+    1,
+    "UPDATE deliveries SET received_at = received_at - 1 WHERE id = 1",
+    What::Contradicts
+)]
 #[case::a_body("deliveries", 1, "UPDATE deliveries SET body = digest WHERE id = 1", What::Body)]
-#[case::a_body_and_its_hash("deliveries", 1, "UPDATE deliveries SET body = NULL, digest = (SELECT digest FROM deliveries AS other WHERE other.id = 2) WHERE id = 1", What::Changed)]
+#[case::a_body_and_its_hash(
+    "deliveries",
+    1,
+    "UPDATE deliveries SET body = NULL, digest = (SELECT digest FROM deliveries AS other WHERE other.id = 2) WHERE id = 1",
+    What::Changed
+)]
 #[case::a_kind("changes", 2, "UPDATE changes SET kind = 'lost' WHERE id = 2", What::Changed)]
 #[case::a_time("changes", 2, "UPDATE changes SET event_time = event_time + 1 WHERE id = 2", What::Changed)]
 #[case::a_moved_time("changes", 1, "UPDATE changes SET event_time = event_time + 1 WHERE id = 1", What::Contradicts)]
@@ -173,11 +182,32 @@ async fn a_body_may_go_but_not_change(#[values(Sqlite, PostgreSql)] on: Database
     assert!(site.verified().await.holds());
 }
 
+/// As `deploy/docs/evidence.md` says it is done by hand.
 #[rstest]
 #[tokio::test]
-async fn a_row_that_is_committed_late_is_sealed_late_and_kept_from_then_on(
+async fn a_name_may_be_erased_with_its_salt_and_the_rest_of_the_row_still_holds(
     #[values(Sqlite, PostgreSql)] on: Database,
 ) {
+    let (site, head) = Site::sealed_history(on).await;
+    let row = sqlx::query("SELECT entries, salts FROM seals").fetch_one(&site.ledger.read).await.unwrap();
+    let (entries, salts): (String, String) = (row.try_get(0).unwrap(), row.try_get(1).unwrap());
+    let mut salts: Vec<&str> = salts.split('\n').collect();
+    let place = entries.split('\n').position(|line| line.starts_with("attempts 1 ")).unwrap();
+    let hash = Sha256::digest(format!("{}Internal server error", salts[place]));
+    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    salts[place] = "";
+    site.tamper(&format!("UPDATE attempts SET message = 'erased:{hash}' WHERE id = 1")).await;
+    site.tamper(&format!("UPDATE seals SET salts = '{}'", salts.join("\n"))).await;
+    let verified = site.ledger.verify(Some(noted(head))).await.unwrap();
+    assert_eq!((verified.first_broken, verified.erased), (vec![], 1));
+
+    site.tamper("UPDATE attempts SET answer = 200 WHERE id = 1").await;
+    assert_eq!(site.broken(None).await, (At::Row { table: "attempts", id: 1 }, What::Changed));
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_row_that_is_committed_late_is_sealed_late_and_kept_from_then_on(#[values(Sqlite, PostgreSql)] on: Database) {
     let (site, _) = Site::sealed_history(on).await;
     site.put_outcome(100).await;
     site.put_outcome(102).await;
@@ -302,7 +332,9 @@ async fn workers_insert_freely_while_it_is_sealed(#[values(Sqlite, PostgreSql)] 
             let ledger = site.ledger.clone();
             async move {
                 let view = ledger.view(&lease, &|_| Vec::new()).await.unwrap();
-                ledger.settle(&lease, view.version, &settlement_of(&access(&view.grants, &view.roots)), Vec::new()).await
+                ledger
+                    .settle(&lease, view.version, &settlement_of(&access(&view.grants, &view.roots)), Vec::new())
+                    .await
             }
         });
         for held in futures_util::future::join_all(settling).await {
