@@ -83,6 +83,9 @@ pub fn find(name: &str) -> Option<&'static Description> {
 /// One side of a provider, built for a source.
 pub type Built<T> = Result<Box<T>, SettingsError>;
 
+/// What builds what reads a source's rosters.
+pub type BuildRoster = fn(&SourceSettings) -> Box<dyn roster::Roster>;
+
 /// What builds a source's [`Recover`].
 pub type BuildRecover = fn(&SourceSettings) -> Built<dyn Recover>;
 
@@ -102,7 +105,7 @@ pub struct Description {
     /// Its API, if it has one that rollcall asks: for rosters, and for deliveries that it failed to bring.
     pub api: Option<api::ApiDescription>,
     /// Builds what reads a source's rosters, if its API has any that rollcall reads.
-    pub roster: Option<fn(&SourceSettings) -> Box<dyn roster::Roster>>,
+    pub roster: Option<BuildRoster>,
     /// The truth table: every event that it understands and what that means.
     pub events: &'static [EventRow],
     /// What to switch on at the provider, where that isn't called as the events are.
