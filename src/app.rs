@@ -29,10 +29,14 @@ use crate::ingress::admin::{self, Needed, Part};
 use crate::ingress::{self, Ingress, IngressSource, Limits};
 use crate::jobs::{self, Job};
 use crate::ledger::{Ledger, LedgerError};
-use crate::people::{People, PeopleError};
+use crate::people::People;
+use crate::people::file::PeopleError;
 use crate::provider::{Secret, SettingsError};
 use crate::reconcile::{self, Policies, Reconciler};
+use crate::recover::{self, Recovery};
+use crate::roster::{self, RosterSource, Rosters};
 use crate::shutdown::Tasks;
+use crate::sweep::Sweep;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{Reader, Worker, WorkerSource};
 
@@ -102,10 +106,10 @@ impl StartError {
             self,
             Self::Config(_)
                 | Self::Source(..)
-                | Self::Api(..)
                 | Self::People(_)
                 | Self::NoApiKey
                 | Self::Client(_)
+                | Self::Api(..)
                 | Self::RabbitMq(_)
                 | Self::Ledger(LedgerError::Address)
         )
@@ -161,13 +165,36 @@ pub fn reader(sources: &[Source]) -> Result<Reader, StartError> {
     Ok(Reader::new(sources.collect::<Result<_, StartError>>()?))
 }
 
+/// What reads a source's rosters. None if its provider has none, or the source no token.
+///
+/// # Errors
+/// If the address of the API or the token can't be used.
+pub fn roster_source(
+    source: &Source,
+    token: Option<&Secret>,
+    patience: Duration,
+) -> Result<Option<RosterSource>, StartError> {
+    let Some((build, token)) = source.provider.roster.zip(token) else { return Ok(None) };
+    let read_by = |api| RosterSource {
+        name: source.settings.name.clone(),
+        provider: source.provider.name,
+        host: source.settings.host.clone(),
+        api,
+        roster: build(&source.settings),
+        roots: source.settings.roots.clone(),
+        connections: source.connections.clone(),
+        mass_change_limit: source.mass_change_limit,
+    };
+    Ok(api(source, token, patience)?.map(read_by))
+}
+
 /// The policies of all connections of these sources.
 #[must_use]
 pub fn policies<'a>(sources: impl IntoIterator<Item = &'a Source>) -> Policies {
     let mut policies = Policies::default();
     for source in sources {
         for connection in source.connections.all() {
-            policies.add(connection.clone(), source.on_access_lost, &source.settings.roots);
+            policies.add(connection.clone(), source.on_access_lost, source.drift, &source.settings.roots);
         }
     }
     policies
@@ -214,12 +241,29 @@ pub struct WorkerRole {
     pub people: (People, Option<PathBuf>),
     /// How to reconcile.
     pub reconcile: reconcile::Settings,
+    /// How long after a sweep the next one is; none for never.
+    pub sweep_every: Option<Duration>,
     /// How many unacked messages it may have.
     pub prefetch: u16,
     /// How long after a seal over the ledger's history the next one is made.
     pub seal_every: Duration,
     /// How long an accepted delivery may be on its way before it is missing.
     pub missing_after: Duration,
+    /// What can be recovered of which sources, and how often that is done.
+    pub recover: (Vec<Recovery>, Duration),
+    /// The rosters to read on a schedule.
+    pub rosters: RosterSchedule,
+}
+
+/// Rosters that are read on a schedule.
+#[derive(Debug)]
+pub struct RosterSchedule {
+    /// The sources whose rosters these are.
+    pub sources: Vec<RosterSource>,
+    /// How long after a reading the next one begins.
+    pub every: Duration,
+    /// How far apart the two readings must lie that a difference needs.
+    pub apart: Duration,
 }
 
 /// What a ledger needs before it can be worked with; see [`prepare`].
@@ -316,17 +360,27 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
     let (people, people_file) = role.people;
     let dry_run = role.reconcile.dry_run;
     let sources: Vec<SourceName> = role.sources.iter().map(|source| source.settings.name.clone()).collect();
-    let reconciler = Arc::new(Reconciler::new(
-        role.ledger.clone(),
-        role.client,
-        people.clone(),
-        policies(&role.sources),
-        role.reconcile,
-    ));
+    let policies = policies(&role.sources);
+    let roster_policies = Arc::new(policies.clone());
+    let sweep = Sweep {
+        ledger: role.ledger.clone(),
+        client: role.client.clone(),
+        people: people.clone(),
+        policies: policies.clone(),
+        deadline: role.reconcile.deadline,
+    };
+    let reconciler =
+        Arc::new(Reconciler::new(role.ledger.clone(), role.client, people.clone(), policies, role.reconcile));
     let worker = Worker::new(role.ledger.clone(), reader(&role.sources)?, Arc::clone(&reconciler));
     let observed = Arc::new(Observed::new(Timestamp::now()));
-    let observer =
-        Observer::new(role.ledger.clone(), broker.clone(), sources.clone(), role.missing_after, Arc::clone(&observed));
+    let observer = Observer::new(
+        role.ledger.clone(),
+        broker.clone(),
+        sources.clone(),
+        role.rosters.sources.iter().map(|source| source.name.to_string()).collect(),
+        role.missing_after,
+        Arc::clone(&observed),
+    );
     let sealed = role.ledger.clone();
     let ready = CancellationToken::new();
     match role.unprepared {
@@ -342,16 +396,35 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
     work.spawn(worker.run(broker, role.prefetch, back.token().clone()));
     work.spawn(Arc::clone(&reconciler).run(back.token().clone()));
     work.spawn(Arc::clone(&reconciler).attend(back.token().clone()));
+    if let Some(every) = role.sweep_every {
+        work.spawn(sweep_again(sweep, every, Arc::clone(&reconciler), back.token().clone()));
+    }
+    let RosterSchedule { sources: roster_sources, every, apart } = role.rosters;
+    let rosters = Rosters {
+        ledger: role.ledger.clone(),
+        reader: Arc::new(reader(&role.sources)?),
+        policies: roster_policies,
+        apart,
+    };
+    for source in roster_sources {
+        let (rosters, reconciler, token) = (rosters.clone(), Arc::clone(&reconciler), back.token().clone());
+        work.spawn(async move { roster::run(rosters, source, every, &token, move || reconciler.wake()).await });
+    }
     if let Some(file) = people_file {
         work.spawn(watch_people(file, people, role.ledger, Arc::clone(&reconciler), back.token().clone()));
     }
     work.spawn(observer.run(back.token().clone()));
+    let (recoveries, every) = role.recover;
+    for recovery in recoveries {
+        work.spawn(recover::schedule::run(recovery, every, back.token().clone()));
+    }
     work.spawn(seal(sealed, role.seal_every, back.token().clone()));
 
     let needed = if alone { Needed::Yes } else { Needed::No };
     let mut parts = vec![
         Part { name: observe::LEDGER.into(), health: observed.clone().part(observe::LEDGER), needed },
         Part { name: observe::BALANCE.into(), health: observed.clone().part(observe::BALANCE), needed: Needed::No },
+        Part { name: observe::DRIFT.into(), health: observed.clone().part(observe::DRIFT), needed: Needed::No },
         Part { name: "drata".into(), health: Arc::new(move || reconciler.health()), needed: Needed::No },
     ];
     if dry_run {
@@ -483,6 +556,22 @@ impl FolderLock {
 fn create_private(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Sweeps on the schedule, as one of all workers.
+async fn sweep_again(sweep: Sweep, every: Duration, reconciler: Arc<Reconciler>, token: CancellationToken) {
+    let (job, ledger) = (Job { name: "sweep", every }, sweep.ledger.clone());
+    let work = move || {
+        let (sweep, reconciler) = (sweep.clone(), Arc::clone(&reconciler));
+        // Boxed, since the compiler can't see of a borrowing closure that its futures may change threads.
+        async move {
+            let report = sweep.patiently().await;
+            reconciler.wake();
+            report
+        }
+        .boxed()
+    };
+    jobs::run(&ledger, Uuid::now_v7(), job, &token, work).await;
 }
 
 /// Seals the ledger's history on a schedule, whichever worker comes first.

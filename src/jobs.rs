@@ -3,8 +3,6 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -21,6 +19,9 @@ const ASK: Duration = Duration::from_mins(1);
 /// How long to wait after the ledger has failed.
 const LEDGER_AGAIN: Duration = Duration::from_secs(10);
 
+/// What the result of a job that failed begins with.
+pub const FAILED: &str = "failed: ";
+
 /// A job.
 #[derive(Clone, Copy, Debug)]
 pub struct Job<'a> {
@@ -33,40 +34,34 @@ pub struct Job<'a> {
 /// Does a job whenever it is due, until the token is cancelled. What `work` returns is kept as the job's latest result.
 /// `work` is dropped where it is when the token is cancelled or another worker has taken the job over, so whatever it
 /// writes must hold by itself.
-pub async fn run<T, E>(
-    ledger: &Ledger,
-    run: Uuid,
-    job: Job<'_>,
-    token: &CancellationToken,
-    work: impl Fn() -> BoxFuture<'static, Result<T, E>> + Send + Sync,
-) where
-    T: Display + Send,
-    E: Display + Send,
+pub async fn run<T, E, F>(ledger: &Ledger, run: Uuid, job: Job<'_>, token: &CancellationToken, work: impl Fn() -> F)
+where
+    T: Display,
+    E: Display,
+    F: Future<Output = Result<T, E>>,
 {
-    // Boxed, and so is the work: else the compiler can't see that it may change threads.
     let keep_doing = async {
         loop {
             let wait = match ledger.take_job(job.name, run, LEASE).await {
-                Ok(JobTurn::Mine(lease)) => done(ledger, job, lease, work()).await,
+                Ok(JobTurn::Mine(lease)) => done(ledger, job, lease, &work).await,
                 Ok(JobTurn::Later(wait)) => wait.min(ASK),
                 Err(error) => unreachable_ledger(job, &error),
             };
             tokio::time::sleep(spread(wait, fastrand::f64())).await;
         }
-    }
-    .boxed();
+    };
     token.run_until_cancelled(keep_doing).await;
 }
 
 /// Does it once. Returns how long to wait before the ledger is asked again.
-async fn done<T: Display, E: Display>(
-    ledger: &Ledger,
-    job: Job<'_>,
-    lease: JobLease,
-    work: BoxFuture<'static, Result<T, E>>,
-) -> Duration {
+async fn done<T, E, F>(ledger: &Ledger, job: Job<'_>, lease: JobLease, work: impl Fn() -> F) -> Duration
+where
+    T: Display,
+    E: Display,
+    F: Future<Output = Result<T, E>>,
+{
     let ended = tokio::select! {
-        ended = work => ended,
+        ended = work() => ended,
         () = until_taken_over(ledger, job, &lease) => {
             tracing::warn!(job = job.name, "another worker has taken this job over");
             return ASK;
@@ -79,7 +74,7 @@ async fn done<T: Display, E: Display>(
         }
         Err(error) => {
             tracing::warn!(job = job.name, %error, "failed");
-            format!("failed: {error}")
+            format!("{FAILED}{error}")
         }
     };
     match ledger.end_job(lease, job.every, &result).await {

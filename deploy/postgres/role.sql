@@ -15,4 +15,4 @@ REVOKE UPDATE ON :"schema".outcomes, :"schema".attempts, :"schema".unreadable, :
 REVOKE INSERT, UPDATE ON :"schema"._sqlx_migrations, :"schema".clock FROM :"role";
 -- What passes may be forgotten.
 GRANT DELETE ON :"schema".gaps, :"schema".begun, :"schema".halts, :"schema".workers, :"schema".refusals,
-    :"schema".unsealed TO :"role";
+    :"schema".people, :"schema".unsealed TO :"role";

@@ -27,7 +27,7 @@ impl fmt::Display for AccountKey {
 }
 
 /// An account as an event speaks of it. Login and e-mail are labels that change and are reused by others.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Account {
     /// What never changes.
     pub key: AccountKey,

@@ -134,7 +134,7 @@ impl From<Timestamp> for When {
 
 /// A place among the changes of one grant that rests on the provider's own record of the membership: a record is made,
 /// changed and ended, and only then is there another one. A removal bears no time of its own, but it bears its record's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Turn {
     /// The membership whose record was made then.
@@ -149,7 +149,7 @@ pub enum Turn {
 }
 
 /// What happened to a membership's record. A loss wins over what is told of the same record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
     /// It was made.

@@ -6,6 +6,7 @@
 
 mod account;
 mod change;
+pub mod observation;
 mod rule;
 mod scope;
 

@@ -74,7 +74,7 @@ impl fmt::Display for ScopeId {
 }
 
 /// A scope as an event speaks of it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Scope {
     /// What never changes.
     pub id: ScopeId,

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use serde::Serialize;
@@ -29,6 +30,8 @@ reached.
 With --json: an object with findings (part, state, what) and sources (name, provider, path, url, content_type,
 secret, events, rules, try_it).";
 
+/// How long one request to a provider's API may wait for its rate limit.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// A secret that is shorter can be guessed.
 const SHORT: usize = 16;
 
@@ -103,6 +106,7 @@ pub(super) async fn run(args: Args, place: &Place, out: &mut dyn Write) -> anyho
     let drata = drata(&settings, place, &mut findings).await;
     for source in &settings.sources {
         secrets(source, &settings, place, &mut findings);
+        roster(source, &settings, place, &mut findings).await;
         if let Some((client, connections)) = &drata {
             connection(source, client, connections, &mut findings).await;
         }
@@ -375,6 +379,34 @@ fn secrets(source: &Source, settings: &Settings, place: &Place, findings: &mut F
                     ),
                     None => findings.add(&part, State::Ok, format!("the secret {secret} is there")),
                 }
+            }
+        }
+    }
+}
+
+/// Whether the source's token may read its rosters.
+async fn roster(source: &Source, settings: &Settings, place: &Place, findings: &mut Findings) {
+    let part = format!("source {}", source.settings.name);
+    let reads = match super::roster::one_source(source, settings, place, PATIENCE) {
+        Ok(Some(reads)) => reads,
+        Ok(None) if source.api_token.is_some() => {
+            let what = format!("{} has no list of members that rollcall reads", source.provider.title);
+            return findings.add(&part, State::Ok, what);
+        }
+        Ok(None) => return,
+        Err(error) => return findings.add(&part, State::Wrong, error.to_string().trim().to_owned()),
+    };
+    if reads.roots.is_empty() {
+        let what = "the API token reads the roster of each root that events have spoken of; name them in `scopes`, and \
+                    this tries it";
+        return findings.add(&part, State::Ok, what);
+    }
+    for root in &reads.roots {
+        match crate::roster::read::probe(&reads.api, reads.roster.as_ref(), root).await {
+            Ok(()) => findings.add(&part, State::Ok, format!("the API token may read the roster of {root}")),
+            Err(error) => {
+                let state = if error.is_transient() { State::Unreachable } else { State::Wrong };
+                findings.add(&part, state, format!("the roster of {root} can't be read: {error}"));
             }
         }
     }

@@ -15,8 +15,8 @@ Examples:
   rollcall providers github --json
 
 With --json: an array of objects with name, title, verification, default_host, hooks (what to switch on at the provider,
-where that isn't called as the events are), invents (the events that `rollcall send` can make up) and events, which are
-objects with event, change and meaning.";
+where that isn't called as the events are), rosters (whether its API tells who has access), invents (the events that
+`rollcall send` can make up) and events, which are objects with event, change and meaning.";
 
 /// List the Git providers, how each authenticates its deliveries, and what its events mean
 #[derive(Clone, Debug, clap::Args)]
@@ -39,6 +39,7 @@ struct ProviderRow {
     verification: &'static str,
     default_host: Option<&'static str>,
     hooks: &'static [&'static str],
+    rosters: bool,
     invents: &'static [&'static str],
     events: Vec<EventLine>,
 }
@@ -59,6 +60,7 @@ impl From<&Description> for ProviderRow {
             verification: provider.verification,
             default_host: provider.default_host,
             hooks: provider.hooks,
+            rosters: provider.roster.is_some(),
             invents: provider.invents,
             events: events
                 .map(|row| EventLine { event: row.event, change: row.change, meaning: row.meaning })
@@ -90,6 +92,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<()> {
             if !provider.hooks.is_empty() {
                 writeln!(out, "Switch on there: {}", provider.hooks.join("; "))?;
             }
+            let rosters = if provider.rosters { "read with an api_token" } else { "none that rollcall reads" };
+            writeln!(out, "Rosters of who has access: {rosters}")?;
             writeln!(out, "rollcall send can make up: {}", provider.invents.join(", "))?;
             writeln!(out, "\nWhat its events mean (* is anything, - is no change, an event that isn't here is none)")?;
             let mut table = Table::new(&["EVENT", "CHANGE", "MEANING"]);

@@ -1,9 +1,10 @@
 //! `rollcall serve`: all roles in one process, or some of them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Exit, Place, say};
-use crate::app::{self, FolderLock, IngressRole, Preparation, Setup, StartError, WorkerRole};
+use super::{Exit, Place, recover, say};
+use crate::app::{self, FolderLock, IngressRole, Preparation, RosterSchedule, Setup, StartError, WorkerRole};
 use crate::broker::spool;
 use crate::config::{SecretRef, Settings, Source};
 use crate::delivery::Timestamp;
@@ -17,6 +18,8 @@ use crate::telemetry::{logs, metrics};
 
 /// How many accounts are worked on at once. The platform's rate limit is what bounds them in the end.
 const CONCURRENCY: usize = 16;
+/// How long one request for a roster may wait for the provider's rate limit: GitHub's is per hour.
+const ROSTER_PATIENCE: Duration = Duration::from_mins(65);
 
 /// What a process does. Left out, it does everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -71,6 +74,11 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
 
     // Everything that can be wrong with the configuration is found out before a port is bound.
     let verifying = if has(Role::Ingress) { Some(ingress_sources(&settings, place)?) } else { None };
+    let rosters = if has(Role::Worker) && settings.roster.enabled {
+        super::roster::sources(&settings, place, ROSTER_PATIENCE)?
+    } else {
+        Vec::new()
+    };
     let reconciling = if has(Role::Worker) { Some((client(&settings, place)?, people(&settings)?)) } else { None };
     let broker_url = place.broker_url(&settings)?;
 
@@ -78,6 +86,8 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
     let in_folder = broker_url.is_none() || (has(Role::Worker) && settings.ledger.url.is_none());
     let _lock = if in_folder { Some(FolderLock::take(&settings.data_dir)?) } else { None };
     let ledger = if has(Role::Worker) { Some(open_ledger(&settings, place, args.dry_run).await?) } else { None };
+    let recoveries =
+        ledger.as_ref().map(|(ledger, _)| recover::all(&settings, place, ledger)).transpose()?.unwrap_or_default();
     // The spool has a lock of its own, so that an ingress and a worker apart can share data_dir.
     let spooling = has(Role::Ingress) && settings.has_spool(Role::ALL.into_iter().all(has));
     let spool_folder = spooling.then(|| settings.spool_folder());
@@ -115,13 +125,17 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
                 attempts: settings.retry.attempts,
             },
             waiting: settings.retry.waiting,
+            deadline: settings.sweep.waiting,
             second_look: settings.retry.second_look,
             request_timeout: settings.drata.timeout,
             concurrency: CONCURRENCY,
             dry_run: args.dry_run,
         },
+        sweep_every: settings.sweep.every,
         prefetch: settings.broker.prefetch,
         missing_after: settings.balance.after,
+        recover: (recoveries, settings.recover.every),
+        rosters: RosterSchedule { sources: rosters, every: settings.roster.every, apart: settings.roster.apart },
         seal_every: settings.evidence.seal_every,
     });
     let running = app::start(Setup { broker, spool, ingress, worker, metrics }, admin)?;

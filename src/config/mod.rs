@@ -17,10 +17,13 @@ mod ledger;
 mod log;
 mod people;
 mod problem;
+mod recover;
 mod retry;
+mod roster;
 mod secret;
 mod source;
 mod spool;
+mod sweep;
 mod value;
 
 use std::collections::BTreeMap;
@@ -36,10 +39,13 @@ pub use keys::{DEFAULTS, KeyDoc, keys};
 pub use ledger::Ledger;
 pub use people::People;
 pub use problem::{ConfigError, Problem};
+pub use recover::Recover;
 pub use retry::Retry;
+pub use roster::Roster;
 pub use secret::{SecretRef, UrlRef, shown};
 pub use source::Source;
 pub use spool::Spool;
+pub use sweep::Sweep;
 
 use crate::provider::Description;
 use crate::telemetry::logs;
@@ -78,8 +84,14 @@ pub struct Settings {
     pub drata: Drata,
     /// `[retry]`
     pub retry: Retry,
+    /// `[sweep]`
+    pub sweep: Sweep,
     /// `[balance]`
     pub balance: Balance,
+    /// `[recover]`
+    pub recover: Recover,
+    /// `[roster]`
+    pub roster: Roster,
     /// `[evidence]`
     pub evidence: Evidence,
     /// `[people]`
@@ -172,7 +184,10 @@ fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settin
     let ledger = Ledger::read(layers);
     let drata = Drata::read(layers);
     let retry = Retry::read(layers);
+    let sweep = Sweep::read(layers);
     let balance = Balance::read(layers);
+    let recover = Recover::read(layers);
+    let roster = Roster::read(layers);
     let evidence = Evidence::read(layers);
     let people = People::read(layers);
     let log = log::read(layers);
@@ -188,7 +203,10 @@ fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settin
         ledger: ledger?,
         drata: drata?,
         retry: retry?,
+        sweep: sweep?,
         balance: balance?,
+        recover: recover?,
+        roster: roster?,
         evidence: evidence?,
         people: people?,
         log: log?,

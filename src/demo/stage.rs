@@ -23,7 +23,7 @@ use crate::ledger::outcome::Outcome;
 use crate::outbound;
 use crate::people::People;
 use crate::provider::{self, REGISTRY, Secret, SignedRequest, SourceSettings};
-use crate::reconcile::{self, OnAccessLost, Schedule};
+use crate::reconcile::{self, Drift, OnAccessLost, Schedule};
 use crate::sandbox::{Fault, Identity, Options, Person, Sandbox};
 use crate::shutdown::Tasks;
 use crate::target::ConnectionRef;
@@ -95,6 +95,7 @@ impl Cast {
                 on_access_lost: if *policy == "keep" { OnAccessLost::Keep } else { OnAccessLost::Unlink },
                 connections: Connections::One(ConnectionRef::Id(*connection)),
                 mass_change_limit: 50,
+                drift: Drift::default(),
                 api_token: None,
                 api_url: None,
             })
@@ -174,13 +175,21 @@ impl Stage {
                     attempts: 12,
                 },
                 waiting: Duration::from_secs(1),
+                deadline: Duration::from_hours(72),
                 second_look: Duration::from_secs(120),
                 request_timeout: Duration::from_secs(5),
                 concurrency: 4,
                 dry_run: false,
             },
+            sweep_every: None,
             prefetch: 100,
             missing_after: defaults.balance.after,
+            recover: (Vec::new(), defaults.recover.every),
+            rosters: app::RosterSchedule {
+                sources: Vec::new(),
+                every: defaults.roster.every,
+                apart: defaults.roster.apart,
+            },
             seal_every: defaults.evidence.seal_every,
         };
         let (ingress, worker) = (Some(ingress), Some(worker));

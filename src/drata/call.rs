@@ -28,6 +28,8 @@ pub(super) enum Operation {
     ListConnections,
     FindPersonnel,
     FindUser,
+    ListPersonnel,
+    ListUsers,
     ListEvents,
 }
 
@@ -39,6 +41,8 @@ impl Operation {
             Self::ListConnections => "list_connections",
             Self::FindPersonnel => "find_personnel",
             Self::FindUser => "find_user",
+            Self::ListPersonnel => "list_personnel",
+            Self::ListUsers => "list_users",
             Self::ListEvents => "list_events",
         }
     }

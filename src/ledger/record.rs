@@ -84,6 +84,8 @@ pub struct Placed {
     pub top_is_root: bool,
     /// Above so many accounts at once a change waits for an operator's yes.
     pub mass_change_limit: i64,
+    /// Its own place among the changes of its grant, where it isn't the delivery's.
+    pub turn: Option<Turn>,
 }
 
 /// What is to be recorded in one transaction.
@@ -169,7 +171,7 @@ pub(super) struct Recorder<'a> {
 }
 
 impl Recorder<'_> {
-    async fn delivery(&mut self, entry: &Entry, accepted: bool) -> Result<bool, LedgerError> {
+    pub(super) async fn delivery(&mut self, entry: &Entry, accepted: bool) -> Result<bool, LedgerError> {
         let delivery = &entry.delivery;
         let digest = digest(&delivery.body);
         let (first, reason) = match &entry.reading {
@@ -333,6 +335,10 @@ impl Recorder<'_> {
             }
             Reading::Told { changes, note, .. } => (changes, note),
         };
+        if let Some(reason) = self.takes_too_many(row, entry, changes).await? {
+            outcome::set(self.tx, row, Outcome::Held, Some(&reason), self.now).await?;
+            return Ok(false);
+        }
         let mut due = false;
         let mut effects = 0;
         for (ordinal, placed) in changes.iter().enumerate() {
@@ -341,7 +347,7 @@ impl Recorder<'_> {
                 ordinal: i64::try_from(ordinal).unwrap_or(i64::MAX),
                 received_at,
                 event_time: entry.event_time(received_at),
-                turn: entry.turn(received_at),
+                turn: placed.turn.unwrap_or_else(|| entry.turn(received_at)),
                 delivery: &entry.delivery,
                 approved: entry.approved,
                 placed,
@@ -494,6 +500,7 @@ impl Recorder<'_> {
              VALUES ($1, $2, 1, 'pending', $3, $4, 0, $5, 'unknown') ON CONFLICT (account, connection) DO UPDATE SET \
              version = statuses.version + 1, state = 'pending', reason = NULL, due_at = excluded.due_at, attempts = 0, \
              losing = excluded.losing, \
+             waiting_since = CASE statuses.state WHEN 'parked' THEN NULL ELSE statuses.waiting_since END, \
              owed_since = COALESCE(statuses.owed_since, excluded.owed_since) RETURNING id",
         )
         .bind(account)

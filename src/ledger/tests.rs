@@ -6,12 +6,16 @@ mod gitlab;
 mod halting;
 mod jobs;
 mod order;
+mod people;
 mod recording;
+mod recovering;
 mod replaying;
+mod rosters;
 mod scopes;
 mod sealing;
 mod sharing;
 mod stories;
+mod sweeping;
 
 use std::time::Duration;
 
@@ -167,6 +171,8 @@ fn settled(result: Settled, desired: Option<LinkStatus>, actual: Option<LinkStat
         desired,
         actual,
         identity: Some(IdentityRef(71)),
+        person_from: None,
+        keep_drift: false,
         keep_intent: false,
         due_at: None,
     }
@@ -218,6 +224,7 @@ fn placed(roots: &[RootPattern], change: Change) -> Option<Placed> {
         host: "github.com".into(),
         top_is_root,
         mass_change_limit: 50,
+        turn: None,
     })
 }
 

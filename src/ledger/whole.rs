@@ -1,11 +1,12 @@
-//! What befalls a scope as a whole: it is lost or moves, and everybody who holds it is concerned.
+//! What concerns many accounts at once: a scope is lost or moves as a whole, or a roster lacks everybody.
 
 use sqlx::Row;
 
 use super::LedgerError;
 use super::database::lock_account;
 use super::outcome::Outcome;
-use super::record::{Recorded, Recorder, Told};
+use super::record::{Entry, Placed, Recorded, Recorder, Told};
+use crate::access::Change;
 
 impl Recorder<'_> {
     /// A scope was lost or moved as a whole: everybody who holds it, or a part of it, is concerned.
@@ -13,12 +14,8 @@ impl Recorder<'_> {
         let concerned = self.concerned(scope).await?;
         let limit = told.placed.mass_change_limit;
         let count = i64::try_from(concerned.len()).unwrap_or(i64::MAX);
-        if count > limit && !told.approved && !self.is_stored(told).await? {
-            return Ok(Recorded::Held(format!(
-                "it concerns {count} accounts at once, more than mass_change_limit = {limit}; \
-                 `rollcall deliveries approve '#{}'` does it",
-                told.row
-            )));
+        if count > limit && !told.approved && !self.is_stored(told.row, told.ordinal).await? {
+            return Ok(Recorded::Held(held(count, limit, told.row)));
         }
         self.store(told, None, Some(scope)).await?;
         self.mark(scope, told.placed.change.as_str()).await?;
@@ -31,12 +28,28 @@ impl Recorder<'_> {
         Ok(Recorded::Effects { count: concerned.len(), due: !concerned.is_empty() })
     }
 
+    /// Why a delivery waits for an operator's yes, if it takes access from more accounts by name than it may.
+    pub(super) async fn takes_too_many(
+        &mut self,
+        row: i64,
+        entry: &Entry,
+        changes: &[Placed],
+    ) -> Result<Option<String>, LedgerError> {
+        let losing = |placed: &&Placed| matches!(placed.change, Change::Access { .. }) && placed.change.is_loss();
+        let count = i64::try_from(changes.iter().filter(losing).count()).unwrap_or(i64::MAX);
+        let limit = changes.iter().map(|placed| placed.mass_change_limit).min().unwrap_or(i64::MAX);
+        if count <= limit || entry.approved || self.is_stored(row, 0).await? {
+            return Ok(None);
+        }
+        Ok(Some(held(count, limit, row)))
+    }
+
     /// Whether the change is in the set already: an operator said yes to it, or it concerned fewer accounts then. Reading
     /// it again doesn't ask again.
-    async fn is_stored(&mut self, told: &Told<'_>) -> Result<bool, LedgerError> {
+    async fn is_stored(&mut self, row: i64, ordinal: i64) -> Result<bool, LedgerError> {
         let stored = sqlx::query("SELECT id FROM changes WHERE row = $1 AND ordinal = $2")
-            .bind(told.row)
-            .bind(told.ordinal)
+            .bind(row)
+            .bind(ordinal)
             .fetch_optional(&mut *self.tx)
             .await?;
         Ok(stored.is_some())
@@ -85,4 +98,11 @@ impl Recorder<'_> {
         .await?;
         Ok(())
     }
+}
+
+fn held(count: i64, limit: i64, row: i64) -> String {
+    format!(
+        "it concerns {count} accounts at once, more than mass_change_limit = {limit}; \
+         `rollcall approve '#{row}'` does it"
+    )
 }

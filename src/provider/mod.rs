@@ -26,8 +26,11 @@
 //!    access to act; a loss whose time isn't told has none ([`When`]).
 //! 6. **The truth table**: an [`EventRow`] for each event that means something and for those of which people may think so,
 //!    and two comment lines `<!-- events of NAME -->` and `<!-- /events -->` in the folder's documentation.
+//!    If its API tells which deliveries failed and delivers them again, `recover.rs` knows it: [`recover::Recover`].
 //! 7. **One line in [`REGISTRY`]**, and `mod NAME;` above it.
-//! 8. **Tests.** In the folder: the truth table against the code, each required field broken, each label missing, on bodies
+//! 8. **Rosters**, if its API lists who has access: `roster.rs`, the questions and how to read their answers
+//!    ([`roster::Roster`]); else `roster: None`. Who sees only a part of the list must be found out ([`roster::About::Sight`]).
+//! 9. **Tests.** In the folder: the truth table against the code, each required field broken, each label missing, on bodies
 //!    of invented people. Then a line in `CASES` of `provider/tests.rs` and its headers in `marks` there, which runs every
 //!    hostile header and body against it, and one in `SENT` of `tests/it/serve/providers.rs`, which does so through the
 //!    real binary; tests fail and say so
@@ -43,6 +46,8 @@ mod fields;
 mod gitea;
 mod github;
 mod gitlab;
+pub mod recover;
+pub mod roster;
 mod scheme;
 pub mod signature;
 mod standard;
@@ -50,6 +55,7 @@ mod standard;
 use http::HeaderMap;
 use secrecy::SecretString;
 
+use self::recover::Recover;
 use crate::access::{Change, RootPattern, When};
 use crate::delivery::{
     Delivery, Encoding, InvalidName, Named, SecretName, SourceName, Timestamp, Unverified, Verified,
@@ -92,6 +98,8 @@ pub struct Description {
     pub client_type: fn(host: &str) -> Option<&'static str>,
     /// Its API, if it has one that rollcall asks: for rosters, and for deliveries that it failed to bring.
     pub api: Option<api::ApiDescription>,
+    /// Builds what reads a source's rosters, if its API has any that rollcall reads.
+    pub roster: Option<fn(&SourceSettings) -> Box<dyn roster::Roster>>,
     /// The truth table: every event that it understands and what that means.
     pub events: &'static [EventRow],
     /// What to switch on at the provider, where that isn't called as the events are.
@@ -104,6 +112,8 @@ pub struct Description {
     pub interpreter: fn(&SourceSettings) -> Built<dyn Interpreter>,
     /// Builds a signer for a source.
     pub signer: fn(&SourceSettings, Secret) -> Built<dyn Signer>,
+    /// Builds what knows its API of deliveries, if it has one.
+    pub recover: Option<fn(&SourceSettings) -> Built<dyn Recover>>,
 }
 
 /// One row of a provider's truth table.

@@ -54,7 +54,7 @@ impl Site {
 
     fn reconciler_that(&self, on_access_lost: OnAccessLost, request_timeout: Duration) -> Reconciler {
         let mut policies = Policies::default();
-        policies.add(ConnectionRef::Id(12), on_access_lost, &["org:#1001".parse().unwrap()]);
+        policies.add(ConnectionRef::Id(12), on_access_lost, Drift::Report, &["org:#1001".parse().unwrap()]);
         let client = drata::Settings {
             requests_per_minute: 600_000,
             timeout: request_timeout,
@@ -70,6 +70,7 @@ impl Site {
                 second_look: Duration::from_secs(120),
                 schedule: Schedule { first, factor: 2.0, max, attempts: 12 },
                 waiting: Duration::from_mins(15),
+                deadline: Duration::from_hours(72),
                 request_timeout,
                 concurrency: 8,
                 dry_run: false,
@@ -146,6 +147,7 @@ fn record(n: i64, kind: AccessKind, at: Timestamp) -> Record {
         host: "github.com".into(),
         top_is_root: true,
         mass_change_limit: 50,
+        turn: None,
     };
     let id = format!("{kind:?}-{n}");
     let delivery = Delivery {

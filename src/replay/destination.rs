@@ -2,6 +2,7 @@
 
 use url::Url;
 
+use crate::access::observation;
 use crate::broker::SharedBroker;
 use crate::delivery::{Delivery, Timestamp};
 use crate::provider::{Draft, Signer};
@@ -53,6 +54,9 @@ impl Destination {
                 Err(error) if error.is_transient() => Sent::Unreachable(error.to_string()),
                 Err(error) => Sent::Refused(error.to_string()),
             },
+            Self::Http { .. } if observation::is_own(&delivery) => Sent::Refused(
+                "a roster's observation is rollcall's own, and nothing that a provider would send".to_owned(),
+            ),
             Self::Http { url, client, signer } => post(url, client, signer.as_ref(), &delivery).await,
         }
     }

@@ -135,7 +135,7 @@ async fn weigh(
         for placed in &changes {
             let (event_time, turn) = placed_at(delivery, &when, delivery.received_at);
             let key = ChangeKey {
-                turn,
+                turn: placed.turn.unwrap_or(turn),
                 event_time,
                 received_at: delivery.received_at,
                 loss: placed.change.is_loss(),

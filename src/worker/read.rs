@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Connections;
-use crate::access::{Change, Place, RootPattern, Scope, place};
+use crate::access::observation::Observed;
+use crate::access::{AccountKey, Change, Place, RootPattern, Scope, When, place};
 use crate::delivery::{Delivery, SourceName};
 use crate::ledger::record::{Placed, Reading};
 use crate::provider::Interpreter;
@@ -51,6 +52,9 @@ impl Reader {
                 delivery.provider, delivery.source, source.provider
             ));
         }
+        if let Some(observed) = Observed::of(delivery) {
+            return observed.map_or_else(Reading::Parked, |observed| source.observed(observed));
+        }
         // Interpreters are total and tested to be. Should one panic all the same, it costs this delivery only.
         match catch_unwind(AssertUnwindSafe(|| source.interpreter.interpret(delivery))) {
             Err(_) => Reading::Parked("its interpreter panicked; this is a bug of rollcall's".to_owned()),
@@ -69,6 +73,24 @@ impl Reader {
 }
 
 impl WorkerSource {
+    /// What a roster of this source showed.
+    fn observed(&self, observed: Observed) -> Reading {
+        let strange = |account: &AccountKey| account.provider != self.provider || account.host != self.host;
+        if observed.observations.iter().any(|observation| strange(&observation.account.key)) {
+            return Reading::Parked("it observed accounts of another host than its source's".to_owned());
+        }
+        let note = observed.note();
+        let mut changes = Vec::with_capacity(observed.observations.len());
+        for observation in observed.observations {
+            let (placed, foreign) = self.place(vec![observation.change()]);
+            if let Some(foreign) = foreign {
+                return Reading::Ignored(foreign);
+            }
+            changes.extend(placed.into_iter().map(|placed| Placed { turn: Some(observation.turn), ..placed }));
+        }
+        Reading::Told { changes, note: Some(note), when: When::from(observed.at) }
+    }
+
     /// Places changes; those outside the roots are left out, and the first of them is said.
     fn place(&self, changes: Vec<Change>) -> (Vec<Placed>, Option<String>) {
         let mut foreign = None;
@@ -91,6 +113,7 @@ impl WorkerSource {
                 host: self.host.clone(),
                 top_is_root,
                 mass_change_limit: self.mass_change_limit,
+                turn: None,
             });
         }
         (placed, foreign)

@@ -226,6 +226,7 @@ impl Site {
             host: "github.com".into(),
             top_is_root: true,
             mass_change_limit: 50,
+            turn: None,
         };
         let filling = "x".repeat(600);
         let delivery = Delivery {
@@ -279,6 +280,8 @@ async fn look(ledger: Ledger, leases: Vec<Lease>) {
             desired: Some(PERSON),
             actual: Some(PERSON),
             identity: Some(IdentityRef(71)),
+            person_from: None,
+            keep_drift: false,
             keep_intent: false,
             due_at: None,
         };

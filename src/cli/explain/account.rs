@@ -49,7 +49,9 @@ fn who(dossier: &Dossier) -> Section {
 }
 
 fn connection(status: &StatusDossier, dossier: &Dossier) -> Section {
-    let mut sentences = vec![actual(status), desired(status, dossier.kind), work(status, dossier.now)];
+    let mut sentences = vec![actual(status), desired(status, dossier.kind)];
+    sentences.extend(whose(status, dossier));
+    sentences.push(work(status, dossier.now));
     if !status.roots.is_empty() {
         let roots: Vec<String> =
             status.roots.iter().map(|root| format!("{} is {}", root.root, standing(root.standing))).collect();
@@ -64,6 +66,18 @@ fn connection(status: &StatusDossier, dossier: &Dossier) -> Section {
     let header = vec!["ACCESS TO", "NOW", "LATEST CHANGE", "WHEN", "BY DELIVERY"];
     let grid = Grid { header, rows: status.grants.iter().map(row).collect() };
     Section { heading: format!("Connection {}", status.connection), sentences, grid }
+}
+
+/// Whose it is, and from where that is known.
+fn whose(status: &StatusDossier, dossier: &Dossier) -> Option<String> {
+    if let Some(said) = &dossier.said {
+        let whose = match &said.person {
+            Some(person) => format!("It is {person}'s"),
+            None => "It is nobody's".to_owned(),
+        };
+        return Some(format!("{whose}: {} has said so on {}.", said.operator, time(said.said_at)));
+    }
+    status.person_from.map(|from| format!("Whose it is: {}.", from.meaning()))
 }
 
 fn standing(standing: &str) -> &str {
@@ -102,7 +116,11 @@ fn desired(status: &StatusDossier, kind: AccountKind) -> String {
     if kind == AccountKind::Bot {
         return "Nothing is to be done: bots and service accounts are never linked.".to_owned();
     }
+    let unlinked = status.desired == Some(LinkStatus::Unlinked);
     match &status.access {
+        Access::Held { .. } | Access::Unknown { .. } if unlinked && status.person_from.is_some() => {
+            "It should be unlinked, whatever access it has, because it is nobody's.".to_owned()
+        }
         Access::Held { through, seen_only } => {
             let named =
                 status.grants.iter().find(|grant| grant.scope.id == *through).map(|grant| grant.scope.to_string());
@@ -149,7 +167,10 @@ fn work(status: &StatusDossier, now: Timestamp) -> String {
     };
     match status.state {
         State::Pending => format!("It is pending{tries}{next}{reason}."),
-        State::Waiting => format!("It is waiting{next}{reason}."),
+        State::Waiting => {
+            let since = status.waiting_since.map(|since| format!(" since {}", time(since))).unwrap_or_default();
+            format!("It is waiting{since}{next}{reason}.")
+        }
         State::Parked => format!("It is parked{tries}: nobody tries again by itself{reason}."),
         State::Settled => format!("It is settled{next}{reason}."),
     }

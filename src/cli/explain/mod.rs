@@ -64,7 +64,7 @@ pub async fn run(args: &Args, ledger: &Ledger, roots: RootsOf<'_>, out: &mut dyn
             account::page(&dossier)
         }
         (None, Some(name)) => {
-            let row = one(ledger, name).await?.row;
+            let row = one(ledger, name, None).await?.row;
             let explanation = ledger.explanation(row).await?.ok_or_else(|| not_found(name))?;
             if args.json {
                 return json(out, &explanation);

@@ -138,6 +138,7 @@ impl Sample {
             host: "github.com".into(),
             top_is_root: true,
             mass_change_limit: 50,
+            turn: None,
         };
         self.record(minutes, id, event, Reading::Told { changes: vec![placed], note: None, when: When::default() })
             .await;
@@ -202,6 +203,8 @@ impl Sample {
             desired: status,
             actual: status,
             identity: Some(IdentityRef(9001)),
+            person_from: None,
+            keep_drift: false,
             keep_intent: false,
             due_at: None,
         }

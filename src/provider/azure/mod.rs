@@ -40,6 +40,9 @@ pub(super) static DESCRIPTION: Description = Description {
         token: TokenPlace::Password,
         headers: &[("accept", "application/json")],
     }),
+    // The list of users names them by descriptors, and events by ids, which the API translates one at a time; and no list
+    // says which id an organisation has in events. <https://learn.microsoft.com/en-us/rest/api/azure/devops/graph/users/list>
+    roster: None,
     events: &[
         EventRow { event: "git.push", change: "seen repo", meaning: "whoever pushed has access" },
         EventRow {
@@ -57,6 +60,7 @@ pub(super) static DESCRIPTION: Description = Description {
         scheme(settings)?;
         Ok(Box::new(Azure { host: settings.host.clone() }))
     },
+    recover: None,
     signer: |settings, secret| {
         Ok(Box::new(SchemeSigner::new(scheme(settings)?, secret, &settings.host, |_| Vec::new(), invent)?))
     },

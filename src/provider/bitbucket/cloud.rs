@@ -14,6 +14,7 @@
 use serde::Deserialize;
 use serde_json::json;
 
+use super::roster;
 use super::{NO_ACCESS, NOBODY, NOWHERE, PUBLIC, SCHEME, check, name, seen, sent};
 use crate::access::{Account, AccountKey, AccountKind, Scope, ScopeKind};
 use crate::delivery::Delivery;
@@ -36,6 +37,7 @@ pub(crate) static CLOUD: Description = Description {
         token: TokenPlace::BasicOrBearer,
         headers: &[("accept", "application/json")],
     }),
+    roster: Some(|settings| Box::new(roster::CloudRoster { host: settings.host.clone() })),
     hooks: &["Repository: Push", "Pull request: Created, Updated, Approved, Merged, Declined"],
     events: &[
         EventRow { event: "repo.push", change: "seen repo", meaning: "whoever pushed has access" },
@@ -60,6 +62,7 @@ pub(crate) static CLOUD: Description = Description {
         check(settings)?;
         Ok(Box::new(Cloud { host: settings.host.clone() }))
     },
+    recover: None,
     signer: |settings, secret| {
         check(settings)?;
         let headers = |draft: &Draft| sent(draft, "x-request-uuid");

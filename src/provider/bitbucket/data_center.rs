@@ -35,6 +35,7 @@ pub(crate) static DATA_CENTER: Description = Description {
         token: TokenPlace::Bearer,
         headers: &[("accept", "application/json")],
     }),
+    roster: None,
     hooks: &["Repository: Push", "Pull request: Opened, Source branch updated, Approved, Merged, Declined"],
     events: &[
         EventRow { event: "repo.refs_changed", change: "seen repo", meaning: "whoever pushed has access" },
@@ -60,6 +61,7 @@ pub(crate) static DATA_CENTER: Description = Description {
         check(settings)?;
         Ok(Box::new(DataCenter { host: settings.host.clone() }))
     },
+    recover: None,
     signer: |settings, secret| {
         check(settings)?;
         let headers = |draft: &Draft| sent(draft, "x-request-id");

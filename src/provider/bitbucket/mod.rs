@@ -9,6 +9,7 @@
 
 mod cloud;
 mod data_center;
+mod roster;
 
 use http::HeaderMap;
 use serde::Deserialize;

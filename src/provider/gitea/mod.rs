@@ -21,6 +21,8 @@
 //! | `repository.*` | - | says nothing about access |
 //! <!-- /events -->
 
+mod roster;
+
 use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::json;
@@ -54,7 +56,7 @@ const EVENTS: &[EventRow] = &[
 const INVENTABLE: &[&str] = &["push"];
 
 macro_rules! member {
-    ($name:literal, $title:literal, $verification:literal, $host:expr, $event:literal, $delivery:literal, $signature:literal) => {
+    ($name:literal, $title:literal, $verification:literal, $host:expr, $event:literal, $delivery:literal, $signature:literal, $roster:expr) => {
         Description {
             name: $name,
             title: $title,
@@ -67,6 +69,7 @@ macro_rules! member {
                 token: TokenPlace::AuthorizationToken,
                 headers: &[("accept", "application/json")],
             }),
+            roster: $roster,
             events: EVENTS,
             hooks: &["Push", "Create", "Delete", "Release"],
             invents: INVENTABLE,
@@ -79,6 +82,7 @@ macro_rules! member {
                 signs_only(settings, $title, $signature)?;
                 Ok(Box::new(Family { provider: $name, host: settings.host.clone() }))
             },
+            recover: None,
             signer: |settings, secret| {
                 const HEADERS: HeadersOf = |draft| vec![($event, draft.event.clone()), ($delivery, draft.id.clone())];
                 signs_only(settings, $title, $signature)?;
@@ -96,7 +100,8 @@ pub(super) static GITEA: Description = member!(
     Some("gitea.com"),
     "x-gitea-event",
     "x-gitea-delivery",
-    "X-Gitea-Signature"
+    "X-Gitea-Signature",
+    Some(|settings| Box::new(roster::FamilyRoster { provider: "gitea", host: settings.host.clone() }))
 );
 
 /// Forgejo.
@@ -107,7 +112,8 @@ pub(super) static FORGEJO: Description = member!(
     Some("codeberg.org"),
     "x-forgejo-event",
     "x-forgejo-delivery",
-    "X-Forgejo-Signature"
+    "X-Forgejo-Signature",
+    Some(|settings| Box::new(roster::FamilyRoster { provider: "forgejo", host: settings.host.clone() }))
 );
 
 /// Gogs.
@@ -118,7 +124,8 @@ pub(super) static GOGS: Description = member!(
     None,
     "x-gogs-event",
     "x-gogs-delivery",
-    "X-Gogs-Signature"
+    "X-Gogs-Signature",
+    None
 );
 
 const fn scheme(header: &'static str) -> Scheme {

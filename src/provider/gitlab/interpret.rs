@@ -221,7 +221,7 @@ impl GitLabInterpreter {
 /// Tokens of projects and groups, and service accounts, are users of such names; nothing else in an event tells them from
 /// people. <https://docs.gitlab.com/user/project/settings/project_access_tokens/#bot-users-for-projects>,
 /// <https://docs.gitlab.com/api/service_accounts/>
-fn is_bot(login: &str) -> bool {
+pub(super) fn is_bot(login: &str) -> bool {
     let numbered = |text: &str| {
         let tail = text.trim_start_matches(|c: char| c.is_ascii_digit());
         (tail.len() < text.len()).then(|| tail.to_owned())

@@ -36,6 +36,7 @@ pub(super) static DESCRIPTION: Description = Description {
     default_host: None,
     client_type: |_| None,
     api: None,
+    roster: None,
     events: &[EventRow {
         event: "*",
         change: "gained or lost or seen or -",
@@ -51,6 +52,7 @@ pub(super) static DESCRIPTION: Description = Description {
         Ok(Box::new(StandardVerifier { inner, rules }))
     },
     interpreter: |settings| Ok(Box::new(Standard { host: settings.host.clone(), rules: Rules::read(settings)? })),
+    recover: None,
     signer: |settings, secret| {
         Ok(Box::new(SchemeSigner::new(Scheme::Standard, secret, &settings.host, |_| Vec::new(), invent)?))
     },

@@ -1,10 +1,12 @@
 //! What the tests need around rollcall: services, and waiting for things without guessing how long they take.
 
 pub(crate) mod chaos;
+pub(crate) mod deliveries_api;
 pub(crate) mod github;
 pub(crate) mod postgresql;
 pub(crate) mod process;
 pub(crate) mod rabbitmq;
+pub(crate) mod rosters;
 pub(crate) mod site;
 
 use std::future::Future;

@@ -15,7 +15,8 @@ mod repository;
 mod team;
 
 use body::Body;
-use payload::{Id, Owner, Team, User, text};
+pub(super) use payload::User;
+use payload::{Id, Owner, Team, text};
 
 use super::{NAME, is_cloud};
 use crate::access::{
@@ -40,19 +41,7 @@ impl GitHubInterpreter {
     /// The account of a user, or why there is none to speak of.
     fn account(&self, user: Option<User>) -> Result<Account, &'static str> {
         let user = user.ok_or("GitHub doesn't say who it was: the user is null, as it is for a deleted account")?;
-        let kind = match user.kind.as_deref() {
-            // Older servers leave the type out.
-            Some("User") | None => AccountKind::Person,
-            Some("Bot") => AccountKind::Bot,
-            Some("Organization") => return Err("the user is an organisation, which has no access of its own"),
-            Some("Mannequin") => {
-                return Err("the user is a mannequin: a placeholder of an import that nobody can log in to");
-            }
-            Some(_) => return Err("the user is of a type that rollcall doesn't know"),
-        };
-        let key = AccountKey { provider: NAME.to_owned(), host: self.host.clone(), id: user.id.0 };
-        let (node_id, login, email) = (text(user.node_id), text(user.login), text(user.email));
-        Ok(Account { key, node_id, login, email, kind })
+        account_of(&self.host, user)
     }
 
     fn access(&self, user: Option<User>, scope: Scope, kind: AccessKind) -> Meaning {
@@ -68,6 +57,23 @@ impl GitHubInterpreter {
         self.roots.is_empty()
             || if scope.id.kind == ScopeKind::Org { place(&self.roots, scope) != Place::Foreign } else { named() }
     }
+}
+
+/// The account of a user, in an event or in a list; or why it is none that has access.
+pub(super) fn account_of(host: &str, user: User) -> Result<Account, &'static str> {
+    let kind = match user.kind.as_deref() {
+        // Older servers leave the type out.
+        Some("User") | None => AccountKind::Person,
+        Some("Bot") => AccountKind::Bot,
+        Some("Organization") => return Err("the user is an organisation, which has no access of its own"),
+        Some("Mannequin") => {
+            return Err("the user is a mannequin: a placeholder of an import that nobody can log in to");
+        }
+        Some(_) => return Err("the user is of a type that rollcall doesn't know"),
+    };
+    let key = AccountKey { provider: NAME.to_owned(), host: host.to_owned(), id: user.id.0 };
+    let (node_id, login, email) = (text(user.node_id), text(user.login), text(user.email));
+    Ok(Account { key, node_id, login, email, kind })
 }
 
 /// The organisation that the body names, if it does.

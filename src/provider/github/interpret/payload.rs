@@ -16,10 +16,10 @@ fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> 
 /// An account: a person's, a bot's, or one that can't have access at all.
 #[derive(Debug, Deserialize)]
 #[serde(expecting = "an account")]
-pub(super) struct User {
+pub(in crate::provider::github) struct User {
     pub(super) id: Id,
     pub(super) node_id: Option<Label>,
-    pub(super) login: Option<Label>,
+    pub(in crate::provider::github) login: Option<Label>,
     pub(super) email: Option<Label>,
     #[serde(rename = "type")]
     pub(super) kind: Option<String>,
