@@ -25,8 +25,11 @@ async fn a_join_and_a_leave_are_proved_until_somebody_changes_them() {
         becomes(&ledger, &posted.id, Outcome::Applied).await;
     }
     until("everything is sealed", async || ledger.unsealed().await.unwrap() == 0).await;
-    let (_, metrics) = site.ask(&at, "/metrics").await;
-    assert!(metrics.as_str().unwrap().contains("rollcall_seals "), "{metrics}");
+    until("the metrics tell of it", async || {
+        let (_, metrics) = site.ask(&at, "/metrics").await;
+        metrics.as_str().is_some_and(|text| text.contains("\nrollcall_seals "))
+    })
+    .await;
 
     let report = run(&site, &["report", "--from", "1h", "--format", "json"]).await;
     assert_eq!(report.code, Some(0), "{report:?}");

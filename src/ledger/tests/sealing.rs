@@ -314,35 +314,37 @@ async fn workers_insert_freely_while_it_is_sealed(#[values(Sqlite, PostgreSql)] 
     let mut site = Site::open(on).await;
     let ledger = site.ledger.clone();
     let done = tokio_util::sync::CancellationToken::new();
-    let ended = done.clone();
-    let sealing = tokio::spawn(async move {
+    let sealing = async {
         let mut rounds = 0;
-        while !ended.is_cancelled() {
+        while !done.is_cancelled() {
             ledger.seal().await.unwrap();
             rounds += 1;
         }
         rounds
-    });
-    for round in 0..20 {
-        let entries = (0..20).map(|n| told(&format!("{round}-{n}"), round * 20 + n, gained(&n.to_string(), org())));
-        site.record(entries).await;
-        // Settled side by side: on PostgreSQL these commit in any order.
-        let leases = site.take().await;
-        let settling = leases.into_iter().map(|lease| {
-            let ledger = site.ledger.clone();
-            async move {
-                let view = ledger.view(&lease, &|_| Vec::new()).await.unwrap();
-                ledger
-                    .settle(&lease, view.version, &settlement_of(&access(&view.grants, &view.roots)), Vec::new())
-                    .await
+    };
+    let working = async {
+        for round in 0..20 {
+            let entries = (0..20).map(|n| told(&format!("{round}-{n}"), round * 20 + n, gained(&n.to_string(), org())));
+            site.record(entries).await;
+            // Settled side by side: on PostgreSQL these commit in any order.
+            let leases = site.take().await;
+            let settling = leases.into_iter().map(|lease| {
+                let ledger = site.ledger.clone();
+                async move {
+                    let view = ledger.view(&lease, &|_| Vec::new()).await.unwrap();
+                    ledger
+                        .settle(&lease, view.version, &settlement_of(&access(&view.grants, &view.roots)), Vec::new())
+                        .await
+                }
+            });
+            for held in futures_util::future::join_all(settling).await {
+                assert_eq!(held.unwrap(), Held::Written);
             }
-        });
-        for held in futures_util::future::join_all(settling).await {
-            assert_eq!(held.unwrap(), Held::Written);
         }
-    }
-    done.cancel();
-    assert!(sealing.await.unwrap() > 1);
+        done.cancel();
+    };
+    let (rounds, ()) = tokio::join!(sealing, working);
+    assert!(rounds > 1);
     site.ledger.seal().await.unwrap();
     let verified = site.verified().await;
     assert_eq!((verified.first_broken, verified.unsealed), (vec![], 0));
