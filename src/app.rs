@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use self::observe::{Observed, Observer};
 use crate::api::{self, Api};
@@ -25,12 +27,16 @@ use crate::delivery::{SourceName, Timestamp};
 use crate::drata::{self, Client};
 use crate::ingress::admin::{self, Needed, Part};
 use crate::ingress::{self, Ingress, IngressSource, Limits};
+use crate::jobs::{self, Job};
 use crate::ledger::{Ledger, LedgerError};
-use crate::people::{People, PeopleError};
+use crate::people::People;
+use crate::people::file::PeopleError;
 use crate::provider::{Secret, SettingsError};
 use crate::reconcile::{self, Policies, Reconciler};
+use crate::recover::{self, Recovery};
 use crate::roster::{self, RosterSource, Rosters};
 use crate::shutdown::Tasks;
+use crate::sweep::Sweep;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{Reader, Worker, WorkerSource};
 
@@ -188,7 +194,7 @@ pub fn policies<'a>(sources: impl IntoIterator<Item = &'a Source>) -> Policies {
     let mut policies = Policies::default();
     for source in sources {
         for connection in source.connections.all() {
-            policies.add(connection.clone(), source.on_access_lost, &source.settings.roots);
+            policies.add(connection.clone(), source.on_access_lost, source.drift, &source.settings.roots);
         }
     }
     policies
@@ -235,12 +241,16 @@ pub struct WorkerRole {
     pub people: (People, Option<PathBuf>),
     /// How to reconcile.
     pub reconcile: reconcile::Settings,
+    /// How long after a sweep the next one is; none for never.
+    pub sweep_every: Option<Duration>,
     /// How many unacked messages it may have.
     pub prefetch: u16,
     /// How long an accepted delivery may be on its way before it is missing.
     pub missing_after: Duration,
     /// The rosters to read on a schedule.
     pub rosters: RosterSchedule,
+    /// What can be recovered of which sources, and how often that is done.
+    pub recover: (Vec<Recovery>, Duration),
 }
 
 /// Rosters that are read on a schedule.
@@ -348,13 +358,16 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
     let (people, people_file) = role.people;
     let dry_run = role.reconcile.dry_run;
     let sources: Vec<SourceName> = role.sources.iter().map(|source| source.settings.name.clone()).collect();
-    let reconciler = Arc::new(Reconciler::new(
-        role.ledger.clone(),
-        role.client,
-        people.clone(),
-        policies(&role.sources),
-        role.reconcile,
-    ));
+    let policies = policies(&role.sources);
+    let sweep = Sweep {
+        ledger: role.ledger.clone(),
+        client: role.client.clone(),
+        people: people.clone(),
+        policies: policies.clone(),
+        deadline: role.reconcile.deadline,
+    };
+    let reconciler =
+        Arc::new(Reconciler::new(role.ledger.clone(), role.client, people.clone(), policies, role.reconcile));
     let worker = Worker::new(role.ledger.clone(), reader(&role.sources)?, Arc::clone(&reconciler));
     let observed = Arc::new(Observed::new(Timestamp::now()));
     let observer = Observer::new(
@@ -383,22 +396,30 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
     let rosters = Rosters {
         ledger: role.ledger.clone(),
         reader: Arc::new(reader(&role.sources)?),
-        policies: Arc::new(policies(&role.sources)),
+        policies: Arc::new(sweep.policies.clone()),
         apart,
     };
     for source in roster_sources {
         let (rosters, reconciler, token) = (rosters.clone(), Arc::clone(&reconciler), back.token().clone());
         work.spawn(async move { roster::run(rosters, source, every, &token, move || reconciler.wake()).await });
     }
+    if let Some(every) = role.sweep_every {
+        work.spawn(sweep_again(sweep, every, Arc::clone(&reconciler), back.token().clone()));
+    }
     if let Some(file) = people_file {
         work.spawn(watch_people(file, people, role.ledger, Arc::clone(&reconciler), back.token().clone()));
     }
     work.spawn(observer.run(back.token().clone()));
+    let (recoveries, every) = role.recover;
+    for recovery in recoveries {
+        work.spawn(recover::schedule::run(recovery, every, back.token().clone()));
+    }
 
     let needed = if alone { Needed::Yes } else { Needed::No };
     let mut parts = vec![
         Part { name: observe::LEDGER.into(), health: observed.clone().part(observe::LEDGER), needed },
         Part { name: observe::BALANCE.into(), health: observed.clone().part(observe::BALANCE), needed: Needed::No },
+        Part { name: observe::DRIFT.into(), health: observed.clone().part(observe::DRIFT), needed: Needed::No },
         Part { name: "drata".into(), health: Arc::new(move || reconciler.health()), needed: Needed::No },
     ];
     if dry_run {
@@ -530,6 +551,22 @@ impl FolderLock {
 fn create_private(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Sweeps on the schedule, as one of all workers.
+async fn sweep_again(sweep: Sweep, every: Duration, reconciler: Arc<Reconciler>, token: CancellationToken) {
+    let (job, ledger) = (Job { name: "sweep", every }, sweep.ledger.clone());
+    let work = move || {
+        let (sweep, reconciler) = (sweep.clone(), Arc::clone(&reconciler));
+        // Boxed, since the compiler can't see of a borrowing closure that its futures may change threads.
+        async move {
+            let report = sweep.patiently().await;
+            reconciler.wake();
+            report
+        }
+        .boxed()
+    };
+    jobs::run(&ledger, Uuid::now_v7(), job, &token, work).await;
 }
 
 async fn watch_people(

@@ -47,6 +47,83 @@ impl fmt::Display for PersonRef {
     }
 }
 
+impl std::str::FromStr for PersonRef {
+    type Err = InvalidPerson;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        if let Some(id) = text.strip_prefix("user:") {
+            return id.parse().map(|id| Self::Id(PersonId(id))).map_err(|_| InvalidPerson::Id(text.to_owned()));
+        }
+        match text.split_once('@') {
+            Some((name, domain)) if !name.is_empty() && !domain.is_empty() => Ok(Self::Email(text.to_lowercase())),
+            _ => Err(InvalidPerson::Neither(text.to_owned())),
+        }
+    }
+}
+
+/// A text that names no person.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPerson {
+    /// It begins like an id.
+    #[error("person {0:?} isn't user: and a number; the user id, not the personnel id")]
+    Id(String),
+    /// It is neither an id nor an address.
+    #[error("person {0:?} is neither an e-mail address nor user:518")]
+    Neither(String),
+}
+
+/// From where it is known whose an account is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PersonFrom {
+    /// An operator has said so.
+    Operator,
+    /// The people map's file says so.
+    PeopleFile,
+    /// The person has the account's e-mail address, as an event gave it.
+    EventEmail,
+    /// The person has the e-mail address of the account's identity at the platform.
+    IdentityEmail,
+    /// The platform had it linked already.
+    Platform,
+}
+
+impl PersonFrom {
+    /// All of them, in the order in which they count.
+    pub const ALL: [Self; 5] =
+        [Self::Operator, Self::PeopleFile, Self::EventEmail, Self::IdentityEmail, Self::Platform];
+
+    /// The word used everywhere.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::PeopleFile => "people_file",
+            Self::EventEmail => "event_email",
+            Self::IdentityEmail => "identity_email",
+            Self::Platform => "platform",
+        }
+    }
+
+    /// What it means, for people.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Operator => "an operator said so",
+            Self::PeopleFile => "people.csv says so",
+            Self::EventEmail => "the person has the account's own e-mail address, as an event gave it",
+            Self::IdentityEmail => "the person has the e-mail address that the platform has for the account",
+            Self::Platform => "the platform had it linked already",
+        }
+    }
+
+    /// The one with that word.
+    #[must_use]
+    pub fn named(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|from| from.as_str() == word)
+    }
+}
+
 /// The connection status of an identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

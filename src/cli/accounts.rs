@@ -18,12 +18,13 @@ const EXAMPLES: &str = "\
 Examples:
   rollcall accounts                        what needs an operator first
   rollcall accounts --state waiting        whose person or identity nobody knows yet
+  rollcall accounts --drifted              whose link somebody has changed at Drata
   rollcall accounts --connection 12 --json
   rollcall accounts --watch                until Ctrl-C
   rollcall explain github:octocat          why one of them is what it is
 
-With --json: an array of objects with account, login, connection, desired, actual, state, reason, attempts, due_at
-and after (its place, for --after); with --watch one object a line. desired and actual are {\"status\": \"linked\" | \"unlinked\" | \"unknown\", \"person\": 518 | null}.";
+With --json: an array of objects with account, login, connection, desired, actual, state, reason, drifted_at,
+waiting_since, attempts, due_at and after (its place, for --after); with --watch one object a line. desired and actual are {\"status\": \"linked\" | \"unlinked\" | \"unknown\", \"person\": 518 | null}.";
 
 /// List accounts: what should be so at the platform, what is so, and what is being done about it
 #[derive(Clone, Debug, clap::Args)]
@@ -41,6 +42,9 @@ pub struct Args {
     /// Only accounts of this provider
     #[arg(long, value_parser = PossibleValuesParser::new(REGISTRY.iter().map(|provider| provider.name)), hide_possible_values = true)]
     provider: Option<String>,
+    /// Only accounts whose link somebody has changed at the platform, and that are left so
+    #[arg(long)]
+    drifted: bool,
     /// Only accounts with this text in the reason of their state
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
@@ -76,6 +80,7 @@ impl Args {
             connection: self.connection.clone(),
             account: self.account.clone(),
             provider: self.provider.clone(),
+            drifted: self.drifted,
             reason: self.reason.clone(),
         }
     }

@@ -11,13 +11,10 @@ use super::table::{Table, Width, json, plain, sentence, time};
 use super::watch::{Style, watch};
 use super::words::{account_text, calls};
 use crate::ledger::Ledger;
-use crate::ledger::outcome::Outcome;
-use crate::ledger::record::{Entry, Record};
 use crate::ledger::show::deliveries::{DeliveryName, DeliveryRow, EffectRow, Story};
 use crate::ledger::unreadable::UnreadableRow;
 use crate::provider::Secret;
 use crate::replay::export;
-use crate::worker::Reader;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -99,13 +96,6 @@ enum Command {
         #[command(flatten)]
         width: Width,
     },
-    /// Say yes to a delivery that is held because it concerns many accounts at once
-    #[command(after_help = "What it concerns is reconciled at once by whoever runs `rollcall serve`.")]
-    Approve {
-        /// The provider's delivery id, or # and the row number that the listing shows
-        #[arg(value_name = "ID")]
-        id: DeliveryName,
-    },
 }
 
 const EXPORT: &str = "\
@@ -135,35 +125,6 @@ impl Args {
     pub(super) const fn watches(&self) -> bool {
         self.command.is_none() && self.list.watch
     }
-
-    /// The delivery to say yes to, if that is what is wanted: it needs more than the ledger.
-    pub(super) const fn approval(&self) -> Option<&DeliveryName> {
-        match &self.command {
-            Some(Command::Approve { id }) => Some(id),
-            _ => None,
-        }
-    }
-}
-
-/// Says yes to a held delivery: it is read and recorded again, whatever number of accounts it concerns.
-///
-/// # Errors
-/// [`NameError`] if the id names nothing, several, or a delivery that isn't held; and whatever the ledger fails with.
-pub(super) async fn approve(
-    id: &DeliveryName,
-    ledger: &Ledger,
-    reader: &Reader,
-    out: &mut dyn Write,
-) -> anyhow::Result<()> {
-    let found = one(ledger, id).await?;
-    let lacks = |lacks| NameError::Lacking { what: "delivery", name: id.to_string(), lacks };
-    if found.outcome != Outcome::Held {
-        return Err(lacks("isn't held, so there is nothing to say yes to").into());
-    }
-    let delivery = ledger.kept(found.row).await?.ok_or_else(|| lacks("keeps no body"))?;
-    let reading = reader.read(&delivery);
-    ledger.record(&[Record::Delivery(Box::new(Entry { delivery, reading, approved: true }))]).await?;
-    Ok(writeln!(out, "#{} is approved.", found.row)?)
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -232,7 +193,7 @@ pub async fn run(args: &Args, ledger: &Ledger, out: &mut dyn Write) -> anyhow::R
     match &args.command {
         None => list(&args.list, ledger, out).await,
         Some(Command::Show { id, json: as_json, width }) => {
-            let found = one(ledger, id).await?;
+            let found = one(ledger, id, None).await?;
             let story = ledger.story(found.row).await?.ok_or_else(|| not_found(id))?;
             if *as_json { json(out, &story) } else { show(&story, *width, out) }
         }
@@ -245,10 +206,10 @@ pub async fn run(args: &Args, ledger: &Ledger, out: &mut dyn Write) -> anyhow::R
             let missing = || NameError::NotFound { what: "unreadable message", name: format!("#{row}"), hint };
             Ok(out.write_all(&body.ok_or_else(missing)?)?)
         }
-        // These need more than the ledger: see [`approve`] and [`export()`].
-        Some(Command::Approve { .. } | Command::Export { .. }) => Ok(()),
+        // It needs more than the ledger: see [`export()`].
+        Some(Command::Export { .. }) => Ok(()),
         Some(Command::Body { id }) => {
-            let found = one(ledger, id).await?;
+            let found = one(ledger, id, None).await?;
             let lacks = "keeps no body: it was ignored, and such deliveries keep none";
             let body = ledger.body(found.row).await?;
             let body = body.ok_or_else(|| NameError::Lacking { what: "delivery", name: id.to_string(), lacks })?;
@@ -349,8 +310,9 @@ fn flags(row: &DeliveryRow) -> Option<String> {
     (!flags.is_empty()).then(|| flags.join(", "))
 }
 
-async fn one(ledger: &Ledger, id: &DeliveryName) -> anyhow::Result<DeliveryRow> {
+pub(super) async fn one(ledger: &Ledger, id: &DeliveryName, source: Option<&str>) -> anyhow::Result<DeliveryRow> {
     let mut found = ledger.deliveries_named(id).await?;
+    found.retain(|row| source.is_none_or(|only| row.source == only));
     match (found.pop(), found.is_empty()) {
         (None, _) => Err(not_found(id).into()),
         (Some(one), true) => Ok(one),

@@ -99,6 +99,9 @@ fn connection(status: &StatusDossier, dossier: &Dossier, width: Width, out: &mut
     writeln!(out, "\nConnection {}", status.connection)?;
     sentence(out, 2, width, &actual(status))?;
     sentence(out, 2, width, &desired(status, dossier.kind))?;
+    if let Some(whose) = whose(status, dossier) {
+        sentence(out, 2, width, &whose)?;
+    }
     sentence(out, 2, width, &work(status, dossier.now))?;
     if !status.roots.is_empty() {
         let roots: Vec<String> =
@@ -121,6 +124,18 @@ fn connection(status: &StatusDossier, dossier: &Dossier, width: Width, out: &mut
         calls(&status.calls).write(out, 2, width)?;
     }
     Ok(())
+}
+
+/// Whose it is, and from where that is known.
+fn whose(status: &StatusDossier, dossier: &Dossier) -> Option<String> {
+    if let Some(said) = &dossier.said {
+        let whose = match &said.person {
+            Some(person) => format!("It is {person}'s"),
+            None => "It is nobody's".to_owned(),
+        };
+        return Some(format!("{whose}: {} has said so on {}.", said.operator, time(said.said_at)));
+    }
+    status.person_from.map(|from| format!("Whose it is: {}.", from.meaning()))
 }
 
 fn standing(standing: &str) -> &str {
@@ -159,7 +174,11 @@ fn desired(status: &StatusDossier, kind: AccountKind) -> String {
     if kind == AccountKind::Bot {
         return "Nothing is to be done: bots and service accounts are never linked.".to_owned();
     }
+    let unlinked = status.desired == Some(LinkStatus::Unlinked);
     match &status.access {
+        Access::Held { .. } | Access::Unknown { .. } if unlinked && status.person_from.is_some() => {
+            "It should be unlinked, whatever access it has, because it is nobody's.".to_owned()
+        }
         Access::Held { through, seen_only } => {
             let named =
                 status.grants.iter().find(|grant| grant.scope.id == *through).map(|grant| grant.scope.to_string());
@@ -206,7 +225,10 @@ fn work(status: &StatusDossier, now: Timestamp) -> String {
     };
     match status.state {
         State::Pending => format!("It is pending{tries}{next}{reason}."),
-        State::Waiting => format!("It is waiting{next}{reason}."),
+        State::Waiting => {
+            let since = status.waiting_since.map(|since| format!(" since {}", time(since))).unwrap_or_default();
+            format!("It is waiting{since}{next}{reason}.")
+        }
         State::Parked => format!("It is parked{tries}: nobody tries again by itself{reason}."),
         State::Settled => format!("It is settled{next}{reason}."),
     }

@@ -1,22 +1,28 @@
 //! The command line: one file per command. Parsing a flag never does work.
 
 pub mod accounts;
+mod approve;
+mod ask;
 pub mod balance;
 mod check;
 mod choice;
 pub mod deliveries;
 mod exit;
 pub mod explain;
+mod gaps;
 mod migrate;
 pub mod named;
+mod people;
 pub mod providers;
 mod ready;
+mod recover;
 mod replay;
 mod roster;
 mod sandbox;
 pub mod secrets;
 mod send;
 mod serve;
+mod sweep;
 pub mod table;
 mod topology;
 mod watch;
@@ -42,7 +48,7 @@ use crate::demo;
 use crate::ledger::{self, Ledger};
 use crate::provider::{REGISTRY, Secret};
 use crate::shutdown::signal;
-use crate::target::ConnectionRef;
+use crate::target::{ConnectionRef, Failure};
 
 /// Keeps a compliance platform's record of who has version-control access in step with the Git providers.
 ///
@@ -80,8 +86,18 @@ enum Command {
     Deliveries(Box<deliveries::Args>),
     /// List accounts: what should be so at Drata, and what is so
     Accounts(accounts::Args),
+    /// Say whose accounts are, and see from where that is known
+    People(people::Args),
+    /// Compare all accounts with Drata: what has come that is waited for, what somebody has changed there
+    Sweep(sweep::Args),
+    /// Say yes to a delivery that is held because it concerns many accounts at once
+    Approve(approve::Args),
     /// Show whether everything that was accepted has arrived, and what is missing
     Balance(balance::Args),
+    /// Have a provider deliver again what it failed to deliver
+    Recover(recover::Args),
+    /// Show for which periods nothing is missing, what is, and what nobody has looked at
+    Gaps(gaps::Args),
     /// Bring the ledger's tables up to date, or say what is pending
     Migrate(migrate::Args),
     /// Publish deliveries again: after a repair, from an export, or to another deployment
@@ -117,7 +133,12 @@ impl Cli {
             Command::Topology(args) => Box::pin(topology::run(args, &place, &mut std::io::stdout())).await,
             Command::Deliveries(args) => Box::pin(place.deliveries(&args)).await,
             Command::Accounts(args) => Box::pin(place.accounts(&args)).await,
+            Command::People(args) => Box::pin(people::run(args, &place, &mut std::io::stdout())).await,
+            Command::Sweep(args) => Box::pin(sweep::run(args, &place, &mut std::io::stdout())).await,
+            Command::Approve(args) => Box::pin(approve::run(args, &place, &mut std::io::stdout())).await,
             Command::Balance(args) => Box::pin(place.balance(&args)).await,
+            Command::Recover(args) => Box::pin(recover::run(args, &place, &mut std::io::stdout())).await,
+            Command::Gaps(args) => Box::pin(place.gaps(&args)).await,
             Command::Migrate(args) => Box::pin(place.migrate(args)).await,
             Command::Replay(args) => Box::pin(replay::run(*args, &place, &mut std::io::stdout())).await,
             Command::Roster(args) => Box::pin(roster::run(args, &place, &mut std::io::stdout())).await,
@@ -149,6 +170,19 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Who is at the command line, for the record.
+    fn operator(&self) -> &str {
+        let name = ["SUDO_USER", "LOGNAME", "USER"].iter().find_map(|name| self.env.get(*name));
+        name.map_or("unknown", String::as_str)
+    }
+}
+
+/// What a command says when the platform couldn't be asked: out of reach, or refused.
+fn asked_in_vain(failure: &Failure) -> anyhow::Error {
+    if failure.is_transient() { OutOfReach(failure.to_string()).into() } else { anyhow::anyhow!("{failure}") }
+}
+
 /// The commands that look at the ledger, or write to it, beside a process that serves.
 impl Place {
     /// The ledger that the configuration names, with its tables as they should be.
@@ -158,6 +192,12 @@ impl Place {
         }
         Self::file_there(settings)?;
         Ok(Ledger::open(&settings.data_dir).await?)
+    }
+
+    /// Who runs the command, as far as the environment tells.
+    fn operator(&self) -> &str {
+        let names = ["SUDO_USER", "LOGNAME", "USER"];
+        names.iter().find_map(|name| self.env.get(*name)).map_or("unknown", String::as_str)
     }
 
     /// PostgreSQL's address, if the ledger is there.
@@ -228,10 +268,7 @@ impl Place {
             writeln!(err, "{written} deliveries written, {left_out} left out: they were ignored and keep no body")?;
             return Ok(Exit::Done);
         }
-        match args.approval() {
-            None => deliveries::run(args, &ledger, out).await?,
-            Some(id) => deliveries::approve(id, &ledger, &app::reader(&settings.sources)?, out).await?,
-        }
+        deliveries::run(args, &ledger, out).await?;
         Ok(Exit::Done)
     }
 
@@ -272,6 +309,12 @@ impl Place {
         let settings = self.settings()?;
         let ledger = self.ledger(&settings).await?;
         balance::run(args, &ledger, settings.balance.after, &mut std::io::stdout()).await
+    }
+
+    async fn gaps(&self, args: &gaps::Args) -> anyhow::Result<Exit> {
+        let settings = self.settings()?;
+        let ledger = self.ledger(&settings).await?;
+        gaps::run(args, &settings, &ledger, &mut std::io::stdout()).await
     }
 
     async fn explain(&self, args: &explain::Args) -> anyhow::Result<Exit> {

@@ -16,7 +16,7 @@ use super::choice::ChoiceArgs;
 use super::exit::{Misuse, OutOfReach};
 use super::named::NameError;
 use super::table::{Table, Width, json, plain, sentence, time};
-use super::{Exit, Place};
+use super::{Exit, Place, ask};
 use crate::app;
 use crate::config::{SecretRef, Settings};
 use crate::delivery::SourceName;
@@ -276,9 +276,7 @@ impl Replay<'_> {
     }
 
     async fn record(&self, id: Uuid, choice: &str, job: &Job, what: Chosen<'_>) -> anyhow::Result<i64> {
-        let env = &self.place.env;
-        let by =
-            ["SUDO_USER", "LOGNAME", "USER"].iter().find_map(|name| env.get(*name)).map_or("unknown", String::as_str);
+        let by = self.place.operator();
         let job = serde_json::to_string(job)?;
         let choice = match serde_json::from_str::<Job>(&job)?.to {
             Some(to) => format!("{choice}, to {}", to.url),
@@ -595,18 +593,9 @@ fn confirmed(args: &Args, count: i64, show: impl FnOnce(&mut dyn Write) -> anyho
     if args.yes || count <= HANDFUL {
         return Ok(true);
     }
-    let mut err = std::io::stderr();
-    if !std::io::stdin().is_terminal() || !err.is_terminal() {
-        let why =
-            format!("it would publish {count} deliveries; add --yes to do it, or --dry-run to see what they change");
-        return Err(Misuse(why).into());
-    }
-    show(&mut err)?;
-    write!(err, "\nPublish these {count} deliveries again? [y/N] ")?;
-    err.flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    let unasked =
+        format!("it would publish {count} deliveries; add --yes to do it, or --dry-run to see what they change");
+    ask::confirmed(&unasked, &format!("Publish these {count} deliveries again?"), show)
 }
 
 /// Progress on standard error, if that is a terminal.
@@ -663,7 +652,7 @@ fn show_plan(plan: &Plan, width: Width, out: &mut dyn Write) -> anyhow::Result<(
     }
     let held = outlook.fates.get(&Fate::Held).is_some_and(|held| *held > 0);
     if held {
-        sentence(out, 2, width, "Held ones need `rollcall deliveries approve`; a replay doesn't say yes.")?;
+        sentence(out, 2, width, "Held ones need `rollcall approve`; a replay doesn't say yes.")?;
     }
     Ok(())
 }

@@ -283,6 +283,8 @@ async fn accounts_are_listed_with_what_should_be_so_and_what_is() {
         },
         "state": "waiting",
         "reason": "nobody knows whose account it is",
+        "drifted_at": null,
+        "waiting_since": "2026-11-24T08:06:00Z",
         "attempts": 0,
         "due_at": "2026-11-24T09:06:00Z",
         "after": "1.1795511160000000.3.3"
@@ -398,8 +400,8 @@ async fn an_account_that_waits_is_explained() {
       What it is at the platform isn't known: the last look didn't find it out.
       It should be linked to the person it belongs to, because it has access through
         org:acme.
-      It is waiting, looked at again on 2026-11-24T09:06:00Z: nobody knows whose
-        account it is.
+      It is waiting since 2026-11-24T08:06:00Z, looked at again on
+        2026-11-24T09:06:00Z: nobody knows whose account it is.
       Towards the roots: org:acme is held.
 
       ACCESS TO  NOW   LATEST CHANGE  WHEN                  BY DELIVERY
@@ -427,6 +429,7 @@ async fn an_explanation_is_json_too() {
           "shared": false
         }
       ],
+      "said": null,
       "connections": [
         {
           "connection": "12",
@@ -440,6 +443,9 @@ async fn an_explanation_is_json_too() {
             "status": "unknown",
             "person": null
           },
+          "person_from": null,
+          "drifted_at": null,
+          "waiting_since": null,
           "known": {
             "how": "unanswered",
             "since": "2026-11-24T08:07:00Z",

@@ -1,13 +1,23 @@
 //! How listings write down accounts and calls.
 
 use super::table::{Table, time};
-use crate::access::AccountKey;
+use crate::access::{AccountKey, AccountPattern};
 use crate::ledger::show::{AccountLabel, AttemptRow};
 
 /// `github:#583231`: the host only where it isn't the provider's usual one. [`crate::access::AccountPattern`] reads it.
 pub(super) fn key_text(key: &AccountKey) -> String {
     let usual = crate::provider::find(&key.provider).and_then(|provider| provider.default_host);
     if usual == Some(key.host.as_str()) { format!("{}:#{}", key.provider, key.id) } else { key.to_string() }
+}
+
+/// The same of an account in its full form, which may have a login instead of the id.
+pub(super) fn pattern_text(account: &str) -> String {
+    let Ok(mut pattern) = account.parse::<AccountPattern>() else { return account.to_owned() };
+    let usual = pattern.provider.as_deref().and_then(crate::provider::find).and_then(|provider| provider.default_host);
+    if usual.is_some() && usual == pattern.host.as_deref() {
+        pattern.host = None;
+    }
+    pattern.to_string()
 }
 
 /// `octocat (github:#583231)`.

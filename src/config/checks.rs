@@ -52,6 +52,19 @@ fn compare(earlier: &Source, later: &Source, layers: &mut Layers) {
             ),
         );
     }
+    if let Some(shared) = later.connections.all().find(|connection| earlier.connections.all().any(|e| e == *connection))
+        && earlier.drift != later.drift
+    {
+        layers.blame(
+            key("drift"),
+            format!(
+                "is {:?} here but {:?} in source {earlier_name}, and both belong to connection {shared}; an account \
+                 has one link there, so make them agree",
+                later.drift.as_str(),
+                earlier.drift.as_str(),
+            ),
+        );
+    }
     if let Some(client_type) = mixed(earlier, later).or_else(|| mixed(later, earlier)) {
         layers.blame(
             key("drata_connection"),

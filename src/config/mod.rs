@@ -16,11 +16,13 @@ mod ledger;
 mod log;
 mod people;
 mod problem;
+mod recover;
 mod retry;
 mod roster;
 mod secret;
 mod source;
 mod spool;
+mod sweep;
 mod value;
 
 use std::collections::BTreeMap;
@@ -35,11 +37,13 @@ pub use keys::{DEFAULTS, KeyDoc, keys};
 pub use ledger::Ledger;
 pub use people::People;
 pub use problem::{ConfigError, Problem};
+pub use recover::Recover;
 pub use retry::Retry;
 pub use roster::Roster;
 pub use secret::{SecretRef, UrlRef, shown};
 pub use source::Source;
 pub use spool::Spool;
+pub use sweep::Sweep;
 
 use crate::provider::Description;
 use crate::telemetry::logs;
@@ -78,10 +82,14 @@ pub struct Settings {
     pub drata: Drata,
     /// `[retry]`
     pub retry: Retry,
+    /// `[sweep]`
+    pub sweep: Sweep,
     /// `[balance]`
     pub balance: Balance,
     /// `[roster]`
     pub roster: Roster,
+    /// `[recover]`
+    pub recover: Recover,
     /// `[people]`
     pub people: People,
     /// `[log]`
@@ -172,8 +180,10 @@ fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settin
     let ledger = Ledger::read(layers);
     let drata = Drata::read(layers);
     let retry = Retry::read(layers);
+    let sweep = Sweep::read(layers);
     let balance = Balance::read(layers);
     let roster = Roster::read(layers);
+    let recover = Recover::read(layers);
     let people = People::read(layers);
     let log = log::read(layers);
     let tables = layers.take_sources();
@@ -188,8 +198,10 @@ fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settin
         ledger: ledger?,
         drata: drata?,
         retry: retry?,
+        sweep: sweep?,
         balance: balance?,
         roster: roster?,
+        recover: recover?,
         people: people?,
         log: log?,
         sources,

@@ -12,7 +12,7 @@ use super::value::{Setting, Written};
 use crate::access::RootPattern;
 use crate::delivery::SourceName;
 use crate::provider::{Description, SourceSettings};
-use crate::reconcile::OnAccessLost;
+use crate::reconcile::{Drift, OnAccessLost};
 use crate::target::ConnectionRef;
 use crate::worker::Connections;
 
@@ -31,6 +31,8 @@ pub struct Source {
     pub connections: Connections,
     /// How many accounts one event may take access from before an operator is asked.
     pub mass_change_limit: u32,
+    /// What to do when somebody has changed a link at the platform.
+    pub drift: Drift,
     /// The token for the provider's own API, if rollcall may ask it.
     pub api_token: Option<SecretRef>,
     /// Where that API is, if not where the provider has it.
@@ -42,7 +44,7 @@ const CHOOSE_ON_ACCESS_LOST: &str = "must be chosen, since each choice has its p
     \"unlink\": a leaver's account is unlinked at once, and the stamp that test 94 looks for on the linked account can no longer be found there.";
 
 /// Every key that all sources have. What isn't here is the provider's own.
-const COMMON: [&str; 13] = [
+const COMMON: [&str; 14] = [
     "name",
     "provider",
     "secrets",
@@ -54,6 +56,7 @@ const COMMON: [&str; 13] = [
     "verify",
     "header",
     "mass_change_limit",
+    "drift",
     "api_token",
     "api_url",
 ];
@@ -178,6 +181,7 @@ impl Source {
         let verify = reader.take("verify");
         let header = reader.take("header");
         let mass_change_limit = reader.take("mass_change_limit");
+        let drift = drift(&mut reader);
         let (api_token, api_url) = api(&mut reader, provider);
         let client_type = provider.zip(host.as_deref()).and_then(|(provider, host)| (provider.client_type)(host));
         let connections = reader.connections(client_type);
@@ -203,6 +207,7 @@ impl Source {
             on_access_lost: on_access_lost?,
             connections: connections?,
             mass_change_limit: mass_change_limit?.unwrap_or(MASS_CHANGE_LIMIT),
+            drift: drift?,
             api_token: api_token?,
             api_url: api_url?,
         };
@@ -252,6 +257,18 @@ fn on_access_lost(reader: &mut Reader<'_>) -> Option<OnAccessLost> {
     let choice = [OnAccessLost::Unlink, OnAccessLost::Keep].into_iter().find(|choice| choice.as_str() == word);
     if choice.is_none() {
         reader.blame("on_access_lost", CHOOSE_ON_ACCESS_LOST);
+    }
+    choice
+}
+
+fn drift(reader: &mut Reader<'_>) -> Option<Drift> {
+    let Some(word) = reader.take::<String>("drift")? else { return Some(Drift::default()) };
+    let choice = Drift::ALL.into_iter().find(|choice| choice.as_str() == word);
+    if choice.is_none() {
+        reader.blame(
+            "drift",
+            "must be \"report\", which leaves a link that somebody has changed at Drata, or \"correct\", which brings it back",
+        );
     }
     choice
 }

@@ -23,7 +23,7 @@ use crate::ledger::outcome::Outcome;
 use crate::outbound;
 use crate::people::People;
 use crate::provider::{self, REGISTRY, Secret, SignedRequest, SourceSettings};
-use crate::reconcile::{self, OnAccessLost, Schedule};
+use crate::reconcile::{self, Drift, OnAccessLost, Schedule};
 use crate::sandbox::{Fault, Identity, Options, Person, Sandbox};
 use crate::shutdown::Tasks;
 use crate::target::ConnectionRef;
@@ -95,6 +95,7 @@ impl Cast {
                 on_access_lost: if *policy == "keep" { OnAccessLost::Keep } else { OnAccessLost::Unlink },
                 connections: Connections::One(ConnectionRef::Id(*connection)),
                 mass_change_limit: 50,
+                drift: Drift::default(),
                 api_token: None,
                 api_url: None,
             })
@@ -174,11 +175,13 @@ impl Stage {
                     attempts: 12,
                 },
                 waiting: Duration::from_secs(1),
+                deadline: Duration::from_hours(72),
                 second_look: Duration::from_secs(120),
                 request_timeout: Duration::from_secs(5),
                 concurrency: 4,
                 dry_run: false,
             },
+            sweep_every: None,
             prefetch: 100,
             missing_after: defaults.balance.after,
             rosters: app::RosterSchedule {
@@ -186,6 +189,7 @@ impl Stage {
                 every: defaults.roster.every,
                 apart: defaults.roster.apart,
             },
+            recover: (Vec::new(), defaults.recover.every),
         };
         let (ingress, worker) = (Some(ingress), Some(worker));
         let setup = Setup { broker, spool: None, ingress, worker, metrics: metrics::install()? };

@@ -28,6 +28,8 @@ pub(super) enum Operation {
     ListConnections,
     FindPersonnel,
     FindUser,
+    ListPersonnel,
+    ListUsers,
 }
 
 impl Operation {
@@ -38,6 +40,8 @@ impl Operation {
             Self::ListConnections => "list_connections",
             Self::FindPersonnel => "find_personnel",
             Self::FindUser => "find_user",
+            Self::ListPersonnel => "list_personnel",
+            Self::ListUsers => "list_users",
         }
     }
 }

@@ -1,6 +1,7 @@
-//! Finding a person by e-mail address.
+//! People: one by e-mail address, or all of them.
 
 use reqwest::Method;
+use serde_json::value::RawValue;
 
 use super::call::Operation;
 use super::client::Client;
@@ -14,8 +15,19 @@ pub struct Person {
     pub id: PersonId,
     /// The e-mail address, if the answer had it.
     pub email: Option<String>,
+    /// The first and the last name, as far as the answer had them.
+    pub name: (Option<String>, Option<String>),
     /// The employment status, such as `FORMER_EMPLOYEE`, if the answer had it.
     pub employment: Option<String>,
+}
+
+impl Person {
+    /// Whether they are known to have left. The words are those of
+    /// [personnel](https://developers.drata.com/openapi/reference/v1/tag/Personnel/).
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.employment.as_deref().is_some_and(|status| status.contains("FORMER"))
+    }
 }
 
 impl Client {
@@ -41,9 +53,34 @@ impl Client {
         Ok(person)
     }
 
+    /// All people, in as few requests as there are pages: from the personnel list, which also tells the employment status,
+    /// or from the users if that is out of the key's reach.
+    ///
+    /// # Errors
+    /// If Drata can't be asked, refuses, or its list can't be read to the end.
+    pub async fn people(&self) -> Result<Vec<Person>, Failure> {
+        let read = |found: Option<Found>| found.and_then(|found| Some((found.user_id?.0, told(found)?)));
+        let personnel = |row: &RawValue| read(wire::personnel(row.get().as_bytes()));
+        match self.list(Operation::ListPersonnel, &["personnel"], &[], personnel).await {
+            Err(failure) if failure.status == Some(403) => {
+                let user = |row: &RawValue| read(wire::user(row.get().as_bytes()));
+                self.list(Operation::ListUsers, &["users"], &[], user).await
+            }
+            listed => listed,
+        }
+    }
+
     /// Makes the next [`Client::person_by_email`] for this address ask Drata.
     pub fn forget_person(&self, email: &str) {
         self.shared.people.forget(&email.trim().to_lowercase());
+    }
+
+    /// Makes the next [`Client::person_by_email`] for this address ask Drata, if it is remembered that nobody has it.
+    pub fn forget_absence(&self, email: &str) {
+        let key = email.trim().to_lowercase();
+        if self.shared.people.recall(&key) == Some(None) {
+            self.shared.people.forget(&key);
+        }
     }
 
     /// Asks for personnel first, which also tells the employment status. That may be out of the key's reach (403) where
@@ -83,10 +120,14 @@ fn says_nobody(failure: &Failure) -> bool {
 
 /// The person found, unless it is somebody with another address.
 fn person(found: Found, asked: &str) -> Option<Person> {
-    let Found { user_id, email, employment } = found;
-    if email.as_deref().is_some_and(|email| email.trim().to_lowercase() != asked.to_lowercase()) {
+    if found.email.as_deref().is_some_and(|email| email.trim().to_lowercase() != asked.to_lowercase()) {
         tracing::warn!("Drata found somebody with another e-mail address than the one asked for");
         return None;
     }
-    Some(Person { id: user_id?, email, employment })
+    told(found)
+}
+
+fn told(found: Found) -> Option<Person> {
+    let Found { user_id, email, name, employment } = found;
+    Some(Person { id: user_id?, email, name, employment })
 }

@@ -382,3 +382,34 @@ async fn somebody_with_another_address_is_not_taken_for_the_one_asked_for() {
     let client = client_of(Router::new().fallback(any(move || async move { body }))).await;
     assert_eq!(client.person_by_email("asked@acme.example").await, Ok(None));
 }
+
+#[tokio::test]
+async fn all_people_are_listed_in_pages_with_names_and_employment() {
+    let people = (1..=120).map(|n| sandbox::Person {
+        id: 500 + n,
+        email: format!("dev-{n}@acme.example"),
+        first_name: "Dev".to_owned(),
+        last_name: n.to_string(),
+        employment_status: if n == 7 { "FORMER_CONTRACTOR" } else { "CURRENT_EMPLOYEE" }.to_owned(),
+    });
+    let options = sandbox::Options { people: Some(people.collect()), ..sandbox::Options::default() };
+    let Pair { sandbox, client, .. } = &pair_with(options, |_| {}).await;
+    let people = client.people().await.unwrap();
+    assert_eq!((people.len(), sandbox.requests().len()), (120, 3));
+    assert_eq!((people[6].id, people[6].name.1.as_deref()), (PersonId(507), Some("7")), "the user id");
+    assert_eq!(
+        people.iter().filter(|person| person.has_left()).map(|person| person.id).collect::<Vec<_>>(),
+        [PersonId(507)]
+    );
+}
+
+#[tokio::test]
+async fn where_personnel_is_out_of_reach_users_are_listed() {
+    let users = r#"{"data":[{"id":518,"email":"maya@acme.example","firstName":"Maya","lastName":null}],"page":1,"limit":50,"total":1}"#;
+    let router = Router::new()
+        .route("/public/personnel", any(|| async { http::StatusCode::FORBIDDEN }))
+        .route("/public/users", any(move || async move { users }));
+    let people = client_of(router).await.people().await.unwrap();
+    assert_eq!((people.len(), people[0].id, people[0].has_left()), (1, PersonId(518), false));
+    assert_eq!(people[0].name, (Some("Maya".to_owned()), None));
+}

@@ -89,19 +89,24 @@ pub(super) fn connection(json: &[u8]) -> Option<(i64, Option<Connection>)> {
 pub(super) struct Found {
     pub(super) user_id: Option<PersonId>,
     pub(super) email: Option<String>,
+    pub(super) name: (Option<String>, Option<String>),
     pub(super) employment: Option<String>,
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct User {
     id: Option<Integer>,
     email: Option<Text>,
+    first_name: Option<Text>,
+    last_name: Option<Text>,
 }
 
 /// Reads a user.
 pub(super) fn user(json: &[u8]) -> Option<Found> {
-    let User { id, email } = serde_json::from_slice(json).ok()?;
-    Some(Found { user_id: id.map(|id| PersonId(id.0)), email: filled(email), employment: None })
+    let User { id, email, first_name, last_name } = serde_json::from_slice(json).ok()?;
+    let name = (filled(first_name), filled(last_name));
+    Some(Found { user_id: id.map(|id| PersonId(id.0)), email: filled(email), name, employment: None })
 }
 
 /// Reads a personnel record. Its own id is of another kind than the user's, and a link to it would be to a stranger.
@@ -114,10 +119,12 @@ pub(super) fn personnel(json: &[u8]) -> Option<Found> {
         user: Option<User>,
     }
     let Row { employment_status, email, user } = serde_json::from_slice(json).ok()?;
-    let User { id, email: of_user } = user.unwrap_or(User { id: None, email: None });
+    let User { id, email: of_user, first_name, last_name } =
+        user.unwrap_or(User { id: None, email: None, first_name: None, last_name: None });
     Some(Found {
         user_id: id.map(|id| PersonId(id.0)),
         email: filled(of_user).or_else(|| filled(email)),
+        name: (filled(first_name), filled(last_name)),
         employment: filled(employment_status),
     })
 }

@@ -261,7 +261,7 @@ pub(super) async fn release(tx: &mut AnyConnection, owner: &str, next: Timestamp
 async fn park(tx: &mut AnyConnection, status: i64, now: Timestamp) -> Result<u64, LedgerError> {
     lock_account_of(tx, status).await?;
     let parked = sqlx::query(
-        "UPDATE statuses SET state = 'parked', due_at = NULL, version = version + 1, owed_since = NULL, losing = 0, \
+        "UPDATE statuses SET state = 'parked', due_at = NULL, version = version + 1, owed_since = NULL, losing = 0, waiting_since = NULL, \
          refusals = 0, refused_in = NULL, \
          reason = 'it is refused again and again while other accounts are let through: ' || COALESCE(reason, '') \
          WHERE id = $1 AND state = 'pending' RETURNING reason",

@@ -15,12 +15,16 @@
 //! * [`begun`]: messages that killed their worker;
 //! * [`unreadable`]: messages that aren't ours or can't be read;
 //! * [`kept`]: a delivery as it was recorded;
+//! * [`recoveries`]: what providers failed to deliver, and what became of it;
 //! * [`replays`]: runs that publish deliveries again;
 //! * [`rosters`]: what rosters are compared with, and what their readings showed;
+//! * [`sweep`]: what a sweep reads and marks;
 //! * [`secrets`]: what each secret has verified, and what was refused;
+//! * [`approve`]: an operator's yes to what is held;
 //! * [`actions`]: what operators did;
 //! * [`jobs`]: what is done on a schedule, by one worker at a time;
 //! * [`learned`]: what was learned once and is then kept to;
+//! * [`people`]: whose accounts are, as operators say it;
 //! * [`outcome`]: what became of a delivery;
 //! * [`show`]: what people look at.
 //!
@@ -30,6 +34,7 @@
 //! time, whichever worker it comes from: a grant is the maximum of a set that others would be adding to.
 
 pub mod actions;
+pub mod approve;
 pub mod balance;
 pub mod begun;
 pub mod database;
@@ -40,12 +45,15 @@ pub mod kept;
 mod labels;
 pub mod learned;
 pub mod outcome;
+pub mod people;
 pub mod record;
+pub mod recoveries;
 pub mod replays;
 pub mod rosters;
 pub mod secrets;
 pub mod show;
 mod step;
+pub mod sweep;
 pub mod unreadable;
 pub mod view;
 mod whole;

@@ -171,7 +171,7 @@ pub(super) struct Recorder<'a> {
 }
 
 impl Recorder<'_> {
-    async fn delivery(&mut self, entry: &Entry, accepted: bool) -> Result<bool, LedgerError> {
+    pub(super) async fn delivery(&mut self, entry: &Entry, accepted: bool) -> Result<bool, LedgerError> {
         let delivery = &entry.delivery;
         let digest = digest(&delivery.body);
         let (first, reason) = match &entry.reading {
@@ -481,6 +481,7 @@ impl Recorder<'_> {
              VALUES ($1, $2, 1, 'pending', $3, $4, 0, $5, 'unknown') ON CONFLICT (account, connection) DO UPDATE SET \
              version = statuses.version + 1, state = 'pending', reason = NULL, due_at = excluded.due_at, attempts = 0, \
              losing = excluded.losing, \
+             waiting_since = CASE statuses.state WHEN 'parked' THEN NULL ELSE statuses.waiting_since END, \
              owed_since = COALESCE(statuses.owed_since, excluded.owed_since) RETURNING id",
         )
         .bind(account)

@@ -15,7 +15,7 @@ use super::outcome::{self, Outcome};
 use super::work::{Attempt, Held, Lease, Settled, Settlement, text_of};
 use super::{Ledger, LedgerError, now, unless_in_conflict};
 use crate::delivery::Timestamp;
-use crate::target::{FailureClass, LinkStatus};
+use crate::target::{FailureClass, LinkStatus, PersonFrom};
 
 /// One transaction of a look.
 #[derive(Debug)]
@@ -168,7 +168,8 @@ async fn settle(
     settlement: &Settlement,
     now: Timestamp,
 ) -> Result<u64, LedgerError> {
-    let settled = matches!(settlement.result, Settled::Applied | Settled::Unchanged | Settled::Parked);
+    let settled =
+        matches!(settlement.result, Settled::Applied | Settled::Unchanged | Settled::Parked | Settled::GaveUp);
     let updated = sqlx::query(
         "UPDATE statuses SET state = $4, reason = $5, desired = $6, actual = $7, identity = $8, \
          intent = CASE WHEN $9 = 1 THEN intent ELSE NULL END, \
@@ -176,7 +177,10 @@ async fn settle(
          due_at = $10, attempts = CASE $11 WHEN 1 THEN attempts + 1 WHEN 2 THEN 0 ELSE attempts END, \
          owed_since = CASE WHEN $12 = 1 THEN NULL ELSE owed_since END, \
          losing = CASE WHEN $12 = 1 THEN 0 ELSE losing END, \
-         refusals = CASE WHEN $12 = 1 THEN 0 ELSE refusals END, lease_owner = NULL, lease_until = NULL \
+         refusals = CASE WHEN $12 = 1 THEN 0 ELSE refusals END, person_from = $14, \
+         drifted_at = CASE WHEN $15 = 1 THEN drifted_at ELSE NULL END, \
+         waiting_since = CASE $16 WHEN 0 THEN NULL WHEN 1 THEN COALESCE(waiting_since, $13) ELSE waiting_since END, \
+         lease_owner = NULL, lease_until = NULL \
          WHERE id = $1 AND lease_owner = $2 AND version = $3 AND lease_until > $13",
     )
     .bind(lease.status)
@@ -192,10 +196,17 @@ async fn settle(
     .bind(match settlement.result {
         Settled::Failed => 1_i64,
         Settled::Applied | Settled::Unchanged | Settled::Waiting => 2,
-        Settled::Postponed | Settled::Parked => 0,
+        Settled::Postponed | Settled::Parked | Settled::GaveUp => 0,
     })
     .bind(i64::from(settled))
     .bind(now.micros())
+    .bind(settlement.person_from.map(PersonFrom::as_str))
+    .bind(i64::from(settlement.keep_drift))
+    .bind(match settlement.result {
+        Settled::Applied | Settled::Unchanged | Settled::Parked => 0_i64,
+        Settled::Waiting => 1,
+        Settled::Failed | Settled::Postponed | Settled::GaveUp => 2,
+    })
     .execute(&mut *tx)
     .await?
     .rows_affected();
@@ -260,11 +271,13 @@ async fn settle_effects(
         let (outcome, reason) = match settlement.result {
             Settled::Applied if agrees => (Outcome::Applied, settlement.reason.as_deref()),
             _ if still_has_access => (Outcome::Unchanged, Some("the account still has access otherwise")),
+            // It was unlinked although it has access: it is nobody's.
+            Settled::Applied if settlement.person_from.is_some() => (Outcome::Unchanged, settlement.reason.as_deref()),
             Settled::Applied => (Outcome::Unchanged, Some("the account has lost access since")),
             Settled::Unchanged => (Outcome::Unchanged, settlement.reason.as_deref()),
             Settled::Waiting => (Outcome::Waiting, settlement.reason.as_deref()),
             Settled::Failed | Settled::Postponed => (Outcome::Pending, settlement.reason.as_deref()),
-            Settled::Parked => (Outcome::Parked, settlement.reason.as_deref()),
+            Settled::Parked | Settled::GaveUp => (Outcome::Parked, settlement.reason.as_deref()),
         };
         sqlx::query("UPDATE effects SET effect = $3, reason = $4 WHERE row = $1 AND account = $2")
             .bind(row)

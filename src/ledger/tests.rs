@@ -6,12 +6,15 @@ mod gitlab;
 mod halting;
 mod jobs;
 mod order;
+mod people;
 mod recording;
+mod recovering;
 mod replaying;
 mod rosters;
 mod scopes;
 mod sharing;
 mod stories;
+mod sweeping;
 
 use std::time::Duration;
 
@@ -167,6 +170,8 @@ fn settled(result: Settled, desired: Option<LinkStatus>, actual: Option<LinkStat
         desired,
         actual,
         identity: Some(IdentityRef(71)),
+        person_from: None,
+        keep_drift: false,
         keep_intent: false,
         due_at: None,
     }

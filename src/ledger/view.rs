@@ -37,6 +37,10 @@ pub struct View {
     pub intent: Option<(LinkStatus, Timestamp)>,
     /// What was sent last for what is owed, if it was answered with a transient failure: it may have been done.
     pub doubted: Option<LinkStatus>,
+    /// Since when it waits for something outside.
+    pub waiting_since: Option<Timestamp>,
+    /// What had been applied before somebody set another status at the platform, if that is known.
+    pub drifted_from: Option<LinkStatus>,
     /// When the oldest change that isn't settled yet was received.
     pub owed_since: Option<Timestamp>,
     /// Transient failures so far.
@@ -55,7 +59,8 @@ impl Ledger {
         let now = now(&mut tx).await?;
         let row = sqlx::query(
             "SELECT statuses.version, statuses.connection, statuses.actual, statuses.identity, statuses.intent, \
-             statuses.intent_at, statuses.attempts, statuses.owed_since, accounts.id, accounts.provider, accounts.host, accounts.stable, \
+             statuses.intent_at, statuses.attempts, statuses.owed_since, statuses.waiting_since, \
+             CASE WHEN statuses.drifted_at IS NOT NULL THEN statuses.desired END AS drifted_from, accounts.id, accounts.provider, accounts.host, accounts.stable, \
              accounts.node_id, accounts.login, accounts.email, accounts.kind, \
              (SELECT CASE WHEN attempts.result = 'transient' THEN attempts.wanted END FROM attempts \
              WHERE attempts.status = statuses.id AND attempts.operation = 'connect' \
@@ -86,6 +91,11 @@ impl Ledger {
             },
             doubted: match row.try_get::<Option<String>, _>("doubted")? {
                 Some(sent) => status_of(&sent)?,
+                None => None,
+            },
+            waiting_since: row.try_get::<Option<i64>, _>("waiting_since")?.map(Timestamp),
+            drifted_from: match row.try_get::<Option<String>, _>("drifted_from")? {
+                Some(applied) => status_of(&applied)?,
                 None => None,
             },
             owed_since: row.try_get::<Option<i64>, _>("owed_since")?.map(Timestamp),

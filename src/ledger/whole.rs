@@ -103,6 +103,6 @@ impl Recorder<'_> {
 fn held(count: i64, limit: i64, row: i64) -> String {
     format!(
         "it concerns {count} accounts at once, more than mass_change_limit = {limit}; \
-         `rollcall deliveries approve '#{row}'` does it"
+         `rollcall approve '#{row}'` does it"
     )
 }

@@ -15,7 +15,7 @@ use super::halt::{self, Halt};
 use super::step::{Intent, Step, Write};
 use super::{Ledger, LedgerError, now, parsed, unless_in_conflict};
 use crate::delivery::Timestamp;
-use crate::target::{FailureClass, IdentityRef, LinkStatus, PersonId};
+use crate::target::{FailureClass, IdentityRef, LinkStatus, PersonFrom, PersonId};
 
 /// What the reason of an account begins with that only waits because of a dry run.
 pub const DRY_RUN: &str = "dry run";
@@ -64,8 +64,12 @@ pub struct Settlement {
     pub actual: Option<LinkStatus>,
     /// The platform's row.
     pub identity: Option<IdentityRef>,
+    /// From where it is known whose the account is, as far as it could be told.
+    pub person_from: Option<PersonFrom>,
     /// Whether an intent is still unanswered.
     pub keep_intent: bool,
+    /// Whether what somebody has set at the platform is left as it is.
+    pub keep_drift: bool,
     /// When to look again, if at all.
     pub due_at: Option<Timestamp>,
 }
@@ -86,6 +90,8 @@ pub enum Settled {
     Postponed,
     /// Nobody tries again by itself.
     Parked,
+    /// It has waited for too long. Nobody tries again by itself, unless a sweep finds what it waited for.
+    GaveUp,
 }
 
 impl Settled {
@@ -94,7 +100,7 @@ impl Settled {
             Self::Applied | Self::Unchanged => "settled",
             Self::Waiting => "waiting",
             Self::Failed | Self::Postponed => "pending",
-            Self::Parked => "parked",
+            Self::Parked | Self::GaveUp => "parked",
         }
     }
 }

@@ -26,6 +26,7 @@
 //!    access to act; a loss whose time isn't told has none ([`When`]).
 //! 6. **The truth table**: an [`EventRow`] for each event that means something and for those of which people may think so,
 //!    and two comment lines `<!-- events of NAME -->` and `<!-- /events -->` in the folder's documentation.
+//!    If its API tells which deliveries failed and delivers them again, `recover.rs` knows it: [`recover::Recover`].
 //! 7. **One line in [`REGISTRY`]**, and `mod NAME;` above it.
 //! 8. **Rosters**, if its API lists who has access: `roster.rs`, the questions and how to read their answers
 //!    ([`roster::Roster`]); else `roster: None`. Who sees only a part of the list must be found out ([`roster::About::Sight`]).
@@ -45,6 +46,7 @@ mod fields;
 mod gitea;
 mod github;
 mod gitlab;
+pub mod recover;
 pub mod roster;
 mod scheme;
 pub mod signature;
@@ -53,6 +55,7 @@ mod standard;
 use http::HeaderMap;
 use secrecy::SecretString;
 
+use self::recover::Recover;
 use crate::access::{Change, RootPattern, When};
 use crate::delivery::{
     Delivery, Encoding, InvalidName, Named, SecretName, SourceName, Timestamp, Unverified, Verified,
@@ -109,6 +112,8 @@ pub struct Description {
     pub interpreter: fn(&SourceSettings) -> Built<dyn Interpreter>,
     /// Builds a signer for a source.
     pub signer: fn(&SourceSettings, Secret) -> Built<dyn Signer>,
+    /// Builds what knows its API of deliveries, if it has one.
+    pub recover: Option<fn(&SourceSettings) -> Built<dyn Recover>>,
 }
 
 /// One row of a provider's truth table.

@@ -6,14 +6,15 @@
 
 use std::collections::BTreeMap;
 
+use crate::access::Account;
 use crate::drata::{Client, Filter};
 use crate::ledger::learned::IdentityForm;
 use crate::ledger::view::View;
-use crate::target::{ConnectionRef, Failure, Identity};
+use crate::target::{ConnectionRef, Failure, Identity, IdentityRef};
 
 /// What a look-up found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(crate) enum Found {
     /// The identity; and the form of identity ids, if it was an exact match.
     One(Identity, Option<IdentityForm>),
     /// There is none (yet).
@@ -22,28 +23,62 @@ pub(super) enum Found {
     Unclear(String),
 }
 
+/// The account that is looked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sought<'a> {
+    pub(crate) account: &'a Account,
+    /// Whether no other account was ever seen with its login.
+    pub(crate) login_is_its_own: bool,
+}
+
 /// Looks an account up.
 pub(super) async fn find(client: &Client, view: &View, pinned: Option<IdentityForm>) -> Result<Found, Failure> {
     let filter = match filter(client, &view.connection).await? {
         Ok(filter) => filter,
         Err(unclear) => return Ok(Found::Unclear(unclear)),
     };
-    let mut by_login = BTreeMap::new();
-    for query in queries(view, pinned) {
-        let mut exact = BTreeMap::new();
+    let sought = Sought { account: &view.account, login_is_its_own: view.login_is_its_own };
+    let mut matches = Matches::default();
+    for query in queries(sought.account, pinned) {
         for identity in client.find_identities(&filter, Some(&query)).await? {
-            match compare(&identity, view, pinned) {
-                Some(Match::Exact(form)) => drop(exact.insert(identity.id, (identity, form))),
-                Some(Match::Login) => drop(by_login.insert(identity.id, identity)),
-                None => {}
-            }
+            matches.add(&identity, sought, pinned);
         }
-        if let Some((_, (identity, form))) = exact.pop_first() {
-            return Ok(if exact.is_empty() { Found::One(identity, Some(form)) } else { unclear(exact.len() + 1) });
+        if !matches.exact.is_empty() {
+            break;
         }
     }
-    let Some((_, identity)) = by_login.pop_first() else { return Ok(Found::None) };
-    Ok(if by_login.is_empty() { Found::One(identity, None) } else { unclear(by_login.len() + 1) })
+    Ok(matches.found())
+}
+
+/// The identities that may be an account's.
+#[derive(Debug, Default)]
+pub(crate) struct Matches {
+    exact: BTreeMap<IdentityRef, (Identity, IdentityForm)>,
+    by_login: BTreeMap<IdentityRef, Identity>,
+}
+
+impl Matches {
+    /// Takes an identity that is one, by whatever it is.
+    pub(crate) fn add(&mut self, identity: &Identity, sought: Sought<'_>, pinned: Option<IdentityForm>) {
+        match compare(identity, sought, pinned) {
+            Some(Match::Exact(form)) => drop(self.exact.insert(identity.id, (identity.clone(), form))),
+            Some(Match::Login) => drop(self.by_login.insert(identity.id, identity.clone())),
+            None => {}
+        }
+    }
+
+    /// Which one it is: an exact match counts more than any login.
+    pub(crate) fn found(mut self) -> Found {
+        if let Some((_, (identity, form))) = self.exact.pop_first() {
+            return if self.exact.is_empty() {
+                Found::One(identity, Some(form))
+            } else {
+                unclear(self.exact.len() + 1)
+            };
+        }
+        let Some((_, identity)) = self.by_login.pop_first() else { return Found::None };
+        if self.by_login.is_empty() { Found::One(identity, None) } else { unclear(self.by_login.len() + 1) }
+    }
 }
 
 fn unclear(count: usize) -> Found {
@@ -55,9 +90,9 @@ enum Match {
     Login,
 }
 
-fn compare(identity: &Identity, view: &View, pinned: Option<IdentityForm>) -> Option<Match> {
-    let account = &view.account;
-    let own_login = account.login.as_deref().filter(|_| view.login_is_its_own);
+fn compare(identity: &Identity, sought: Sought<'_>, pinned: Option<IdentityForm>) -> Option<Match> {
+    let account = sought.account;
+    let own_login = account.login.as_deref().filter(|_| sought.login_is_its_own);
     let equals = |form| {
         let id = identity.identity_id.as_deref()?;
         let same = match form {
@@ -86,8 +121,7 @@ fn compare(identity: &Identity, view: &View, pinned: Option<IdentityForm>) -> Op
 }
 
 /// What to search for: the login usually finds the row whatever form its identity id has.
-fn queries(view: &View, pinned: Option<IdentityForm>) -> Vec<String> {
-    let account = &view.account;
+fn queries(account: &Account, pinned: Option<IdentityForm>) -> Vec<String> {
     let login = account.login.as_ref();
     let mut queries = match pinned {
         Some(IdentityForm::Id) => vec![Some(&account.key.id), login],
@@ -100,7 +134,7 @@ fn queries(view: &View, pinned: Option<IdentityForm>) -> Vec<String> {
 }
 
 /// The filter of a connection; or why it can't be told which connection is meant.
-async fn filter(client: &Client, connection: &ConnectionRef) -> Result<Result<Filter, String>, Failure> {
+pub(crate) async fn filter(client: &Client, connection: &ConnectionRef) -> Result<Result<Filter, String>, Failure> {
     let ConnectionRef::Only(client_type) = connection else { return Ok(Ok(connection.into())) };
     let connections = match client.connections().await {
         Ok(connections) => connections,
@@ -123,33 +157,20 @@ async fn filter(client: &Client, connection: &ConnectionRef) -> Result<Result<Fi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::{Account, AccountKey, AccountKind};
-    use crate::delivery::Timestamp;
-    use crate::target::IdentityRef;
+    use crate::access::{AccountKey, AccountKind};
 
-    fn view() -> View {
-        View {
-            version: 1,
-            account_row: 1,
-            account: Account {
-                key: AccountKey { provider: "github".into(), host: "github.com".into(), id: "2001".into() },
-                node_id: Some("U_kgDOAAAH0Q".into()),
-                login: Some("ada-l".into()),
-                email: None,
-                kind: AccountKind::Person,
-            },
-            login_is_its_own: true,
-            connection: ConnectionRef::Id(12),
-            grants: vec![],
-            roots: vec![],
-            actual: None,
-            identity: None,
-            intent: None,
-            doubted: None,
-            owed_since: None,
-            attempts: 0,
-            now: Timestamp(0),
+    fn account() -> Account {
+        Account {
+            key: AccountKey { provider: "github".into(), host: "github.com".into(), id: "2001".into() },
+            node_id: Some("U_kgDOAAAH0Q".into()),
+            login: Some("ada-l".into()),
+            email: None,
+            kind: AccountKind::Person,
         }
+    }
+
+    const fn own(account: &Account) -> Sought<'_> {
+        Sought { account, login_is_its_own: true }
     }
 
     fn identity(identity_id: Option<&str>, username: &str) -> Identity {
@@ -170,30 +191,31 @@ mod tests {
             [("2001", IdentityForm::Id), ("U_kgDOAAAH0Q", IdentityForm::NodeId), ("Ada-L", IdentityForm::Login)]
         {
             assert!(
-                matches!(compare(&identity(Some(id), "x"), &view(), None), Some(Match::Exact(found)) if found == form)
+                matches!(compare(&identity(Some(id), "x"), own(&account()), None), Some(Match::Exact(found)) if found == form)
             );
         }
     }
 
     #[test]
     fn a_login_is_a_fallback_unless_the_id_is_somebody_elses() {
-        assert!(matches!(compare(&identity(None, "ADA-L"), &view(), None), Some(Match::Login)));
-        assert!(matches!(compare(&identity(Some("a-guid"), "ada-l"), &view(), None), Some(Match::Login)));
-        assert!(compare(&identity(Some("9999"), "ada-l"), &view(), None).is_none());
-        assert!(compare(&identity(Some("a-guid"), "ada-l"), &view(), Some(IdentityForm::Id)).is_none());
+        assert!(matches!(compare(&identity(None, "ADA-L"), own(&account()), None), Some(Match::Login)));
+        assert!(matches!(compare(&identity(Some("a-guid"), "ada-l"), own(&account()), None), Some(Match::Login)));
+        assert!(compare(&identity(Some("9999"), "ada-l"), own(&account()), None).is_none());
+        assert!(compare(&identity(Some("a-guid"), "ada-l"), own(&account()), Some(IdentityForm::Id)).is_none());
     }
 
     #[test]
     fn a_login_that_another_account_held_proves_nothing() {
-        let reused = View { login_is_its_own: false, ..view() };
-        assert!(compare(&identity(None, "ada-l"), &reused, None).is_none());
-        assert!(compare(&identity(Some("ada-l"), "ada-l"), &reused, None).is_none());
+        let account = account();
+        let reused = Sought { account: &account, login_is_its_own: false };
+        assert!(compare(&identity(None, "ada-l"), reused, None).is_none());
+        assert!(compare(&identity(Some("ada-l"), "ada-l"), reused, None).is_none());
     }
 
     #[test]
     fn a_numeric_login_is_not_taken_for_another_accounts_id_once_the_form_is_known() {
-        let mut account = view();
-        account.account.login = Some("9999".into());
-        assert!(compare(&identity(Some("9999"), "9999"), &account, Some(IdentityForm::Id)).is_none());
+        let mut account = account();
+        account.login = Some("9999".into());
+        assert!(compare(&identity(Some("9999"), "9999"), own(&account), Some(IdentityForm::Id)).is_none());
     }
 }

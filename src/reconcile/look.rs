@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::gate::CONNECT;
 use super::identity::{self, Found};
-use super::{OnAccessLost, Policy, Reconciler};
+use super::{Drift, OnAccessLost, Policy, Reconciler};
 use crate::access::{Access, AccountKind, access};
 use crate::backoff::spread;
 use crate::delivery::Timestamp;
@@ -15,7 +15,7 @@ use crate::ledger::halt::HaltKind;
 use crate::ledger::view::View;
 use crate::ledger::work::{Attempt, DRY_RUN, Held, Lease, Settled, Settlement};
 use crate::people::Mapped;
-use crate::target::{Failure, FailureClass, Identity, IdentityRef, LinkStatus, PersonId, PersonRef};
+use crate::target::{Failure, FailureClass, Identity, IdentityRef, LinkStatus, PersonFrom, PersonId, PersonRef};
 
 /// How long after its time-out a request of ours may still reach the platform.
 const MARGIN: Duration = Duration::from_secs(2);
@@ -76,6 +76,12 @@ pub(super) struct Look<'a> {
     desired: Option<LinkStatus>,
     /// Whether a request went out, now or earlier, that was never answered.
     unanswered: bool,
+    /// From where it is known whose the account is.
+    person_from: Option<PersonFrom>,
+    /// Whether what somebody has set at the platform is left as it is.
+    keep_drift: bool,
+    /// Whether this look has asked the platform what it has.
+    looked_up: bool,
     /// The e-mail addresses whose persons were asked for.
     asked: Vec<String>,
     /// The calls that aren't written down yet.
@@ -95,9 +101,15 @@ pub(super) struct Ended {
 
 /// Where a look goes.
 #[derive(Clone, Copy)]
-enum Way {
-    Unlink,
-    Link { seen_only: bool },
+enum Way<'a> {
+    /// It has lost all access, or is nobody's.
+    Unlink {
+        why: &'a str,
+    },
+    Link {
+        seen_only: bool,
+        mapped: Option<&'a Mapped>,
+    },
 }
 
 impl<'a> Look<'a> {
@@ -118,6 +130,9 @@ impl<'a> Look<'a> {
             identity: view.identity,
             desired: None,
             unanswered: view.intent.is_some() && view.actual.is_none(),
+            person_from: None,
+            keep_drift: false,
+            looked_up: false,
             asked: Vec::new(),
             attempts: Vec::new(),
             probe: Probe::Nothing { wait: Duration::ZERO },
@@ -149,30 +164,59 @@ impl<'a> Look<'a> {
             }
         }
         if self.view.account.kind == AccountKind::Bot {
-            return self.unchanged("it is a bot, and bots are never linked");
+            return self.left_as_it_is("it is a bot, and bots are never linked").await;
+        }
+        let reconciler = self.reconciler;
+        let mapped = match reconciler.people.mapped(&reconciler.ledger, self.view.account_row, &self.view.account).await
+        {
+            Ok(mapped) => mapped,
+            Err(error) => return error.into(),
+        };
+        if let Some(Mapped { person: None, from }) = mapped {
+            // Whatever access it has: nobody is to be taken for its owner.
+            self.person_from = Some(from);
+            return self.until_clear(Way::Unlink { why: "it is nobody's" }).await;
         }
         match access(&self.view.grants, &self.view.roots) {
             Access::Unknown { roots } if roots.is_empty() => {
-                self.unchanged("rollcall knows of no root of its connection, so the link stays as it is")
+                self.left_as_it_is("rollcall knows of no root of its connection, so the link stays as it is").await
             }
-            Access::Unknown { roots } => self.unchanged(format!(
-                "it may still have access through {}, of which rollcall has heard nothing for it, so the link stays as it is",
-                roots.join(", ")
-            )),
+            Access::Unknown { roots } => {
+                let roots = roots.join(", ");
+                self.left_as_it_is(format!(
+                    "it may still have access through {roots}, of which rollcall has heard nothing for it, so the link stays as it is",
+                ))
+                .await
+            }
             Access::Gone if policy.on_access_lost == OnAccessLost::Keep => {
-                self.unchanged("it has lost all access; on_access_lost = \"keep\" leaves the link for Drata's own sync to mark")
+                self.left_as_it_is(
+                    "it has lost all access; on_access_lost = \"keep\" leaves the link for Drata's own sync to mark",
+                )
+                .await
             }
-            Access::Gone => self.until_clear(Way::Unlink).await,
-            Access::Held { seen_only, .. } => self.until_clear(Way::Link { seen_only }).await,
+            Access::Gone => self.until_clear(Way::Unlink { why: "it left" }).await,
+            Access::Held { seen_only, .. } => self.until_clear(Way::Link { seen_only, mapped: mapped.as_ref() }).await,
         }
     }
 
+    /// Ends with whatever status there is. If a request was never answered that isn't known, so it is read first.
+    async fn left_as_it_is(&mut self, reason: impl Into<String>) -> Stop {
+        if self.view.intent.is_some() {
+            match self.find().await {
+                Ok(Found::One(identity, _)) => self.read(&identity),
+                Ok(Found::None | Found::Unclear(_)) => {}
+                Err(stop) => return stop,
+            }
+        }
+        self.unchanged(reason)
+    }
+
     /// Runs a way to a status; once more from a fresh read if what it relied on turns out to be gone.
-    async fn until_clear(&mut self, way: Way) -> Stop {
+    async fn until_clear(&mut self, way: Way<'_>) -> Stop {
         for _ in 0..2 {
             let ended = match way {
-                Way::Unlink => self.unlink().await,
-                Way::Link { seen_only } => self.link(seen_only).await,
+                Way::Unlink { why } => self.unlink(why).await,
+                Way::Link { seen_only, mapped } => self.link(seen_only, mapped).await,
             };
             match ended {
                 Err(stop) => return stop,
@@ -187,21 +231,20 @@ impl<'a> Look<'a> {
         self.wait("the platform says that the identity or the person is gone, though it lists the identity")
     }
 
-    async fn unlink(&mut self) -> Result<Gone, Stop> {
+    async fn unlink(&mut self, why: &str) -> Result<Gone, Stop> {
         self.desired = Some(LinkStatus::Unlinked);
         if self.actual.is_none() || self.identity.is_none() {
             match self.find().await? {
                 Found::One(identity, _) => self.read(&identity),
-                Found::None => return Err(self.unchanged("it left, and the platform has no identity for it")),
+                Found::None => return Err(self.unchanged(format!("{why}, and the platform has no identity for it"))),
                 Found::Unclear(why) => return Err(self.wait(why)),
             }
         }
-        self.bring(LinkStatus::Unlinked).await
+        let why = if self.person_from.is_some() { why } else { "" };
+        self.bring(LinkStatus::Unlinked, why).await
     }
 
-    async fn link(&mut self, seen_only: bool) -> Result<Gone, Stop> {
-        let mapped =
-            self.reconciler.people.mapped(&self.reconciler.ledger, self.view.account_row, &self.view.account).await?;
+    async fn link(&mut self, seen_only: bool, mapped: Option<&Mapped>) -> Result<Gone, Stop> {
         let own_email = self.view.account.email.clone().filter(|email| !email.is_empty());
         let mut email_at_platform = None;
         if self.actual.is_none() || self.identity.is_none() || (mapped.is_none() && own_email.is_none()) {
@@ -220,40 +263,60 @@ impl<'a> Look<'a> {
                 Found::Unclear(why) => return Err(self.wait(why)),
             }
         }
-        let person = self.person(mapped.clone(), own_email, email_at_platform).await?;
+        let person = self.person(mapped, own_email, email_at_platform).await?;
         let wanted = LinkStatus::Linked(person);
         self.desired = Some(wanted);
-        if let (Some(LinkStatus::Linked(other)), None) = (self.actual, &mapped)
+        self.unless_drifted(wanted)?;
+        if let (Some(LinkStatus::Linked(other)), None) = (self.actual, mapped)
             && other != person
         {
             return Err(self.wait(format!(
                 "it is linked to another person ({other}) than its e-mail address says ({person}); a row in the people map decides"
             )));
         }
-        self.bring(wanted).await
+        self.bring(wanted, "").await
+    }
+
+    /// Leaves what somebody has set at the platform, if that is the policy and the same still should be so as before.
+    fn unless_drifted(&mut self, wanted: LinkStatus) -> Result<(), Stop> {
+        let reported = self.policy.is_some_and(|policy| policy.drift == Drift::Report);
+        match self.actual {
+            Some(found) if reported && found != wanted && self.view.drifted_from == Some(wanted) => {
+                self.keep_drift = true;
+                Err(self.unchanged(drifted(found, wanted)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whom the account belongs to: by the people map, else by its own e-mail address, else by the identity's.
     async fn person(
         &mut self,
-        mapped: Option<Mapped>,
+        mapped: Option<&Mapped>,
         own_email: Option<String>,
         email_at_platform: Option<String>,
     ) -> Result<PersonId, Stop> {
-        if let Some(Mapped(person)) = mapped {
-            return match self.resolve(&person).await? {
+        if let Some(Mapped { person: Some(person), from }) = mapped {
+            self.person_from = Some(*from);
+            return match self.resolve(person).await? {
                 Some(id) => Ok(id),
+                None if *from == PersonFrom::Operator => {
+                    Err(self.wait("the platform doesn't know the person that an operator has named"))
+                }
                 None => Err(self.wait("the platform doesn't know the person that the people map names")),
             };
         }
-        for email in [own_email, email_at_platform].into_iter().flatten() {
+        let emails = [(own_email, PersonFrom::EventEmail), (email_at_platform, PersonFrom::IdentityEmail)];
+        for (email, from) in emails.into_iter().filter_map(|(email, from)| Some((email?, from))) {
             if let Some(id) = self.resolve(&PersonRef::Email(email)).await? {
+                self.person_from = Some(from);
                 return Ok(id);
             }
         }
         Err(match self.actual {
             Some(linked @ LinkStatus::Linked(_)) => {
                 self.desired = Some(linked);
+                self.person_from = Some(PersonFrom::Platform);
                 self.unchanged("the platform has linked it already")
             }
             _ => self.wait("nobody is known whose account it is; a row in the people map says so"),
@@ -266,6 +329,10 @@ impl<'a> Look<'a> {
             PersonRef::Email(email) => {
                 let began = Instant::now();
                 self.asked.push(email.clone());
+                if self.view.waiting_since.is_some() {
+                    // It is looked at because somebody may have appeared.
+                    self.reconciler.client.forget_absence(email);
+                }
                 match self.reconciler.client.person_by_email(email).await {
                     Ok(person) => {
                         self.went_through("find person");
@@ -283,6 +350,7 @@ impl<'a> Look<'a> {
         match identity::find(&self.reconciler.client, self.view, pinned).await {
             Ok(found) => {
                 self.went_through("find identity");
+                self.looked_up = true;
                 if let (Found::One(_, Some(form)), None) = (&found, pinned) {
                     self.reconciler.ledger.learn_identity_form(&self.view.connection, *form).await?;
                 }
@@ -311,8 +379,8 @@ impl<'a> Look<'a> {
         self.actual = Some(status);
     }
 
-    /// Sets a status unless it is there already.
-    async fn bring(&mut self, wanted: LinkStatus) -> Result<Gone, Stop> {
+    /// Sets a status unless it is there already. `why` is said if it was set.
+    async fn bring(&mut self, wanted: LinkStatus, why: &str) -> Result<Gone, Stop> {
         if self.actual == Some(wanted) {
             let unanswered = self.unanswered && self.view.intent.is_some_and(|(intent, _)| intent == wanted);
             return Err(if unanswered {
@@ -323,6 +391,7 @@ impl<'a> Look<'a> {
                 self.unchanged(format!("it is {wanted} already"))
             });
         }
+        self.unless_drifted(wanted)?;
         let Some(identity) = self.identity else { return Ok(Gone) };
         if self.reconciler.settings.dry_run {
             let would = match wanted {
@@ -354,7 +423,7 @@ impl<'a> Look<'a> {
                 });
                 self.went_through(CONNECT);
                 self.actual = Some(wanted);
-                Err(self.end(Settled::Applied, "", None))
+                Err(self.end(Settled::Applied, why, None))
             }
             Err(failure) if failure.class == FailureClass::Stale => {
                 self.write_down(CONNECT, Some(wanted), &failure, duration);
@@ -460,16 +529,31 @@ impl<'a> Look<'a> {
         })
     }
 
+    /// Whether the earlier request that was never answered can't come any more, and what the platform has was looked up
+    /// since. A status was read from an identity, if there was one; where there is none, there is nothing to overtake.
+    fn is_past(&self) -> bool {
+        let settings = &self.reconciler.settings;
+        let past = |at: Timestamp| at.plus(settings.request_timeout + MARGIN + settings.second_look) <= self.view.now;
+        self.looked_up && self.actual.is_none() && self.view.intent.is_some_and(|(_, at)| past(at))
+    }
+
     fn unchanged(&self, reason: impl Into<String>) -> Stop {
         self.end(Settled::Unchanged, reason, None)
     }
 
     fn wait(&self, reason: impl Into<String>) -> Stop {
-        self.end(
-            Settled::Waiting,
-            reason,
-            Some(self.now().plus(spread(self.reconciler.settings.waiting, fastrand::f64()))),
-        )
+        let reason = reason.into();
+        let settings = &self.reconciler.settings;
+        match self.view.waiting_since {
+            Some(since) if !settings.dry_run && since.plus(settings.deadline) <= self.now() => {
+                let long = humantime::format_duration(settings.deadline);
+                self.end(Settled::GaveUp, format!("it has waited for {long} (sweep.waiting) and still: {reason}"), None)
+            }
+            _ => {
+                let again = self.now().plus(spread(settings.waiting, fastrand::f64()));
+                self.end(Settled::Waiting, reason, Some(again))
+            }
+        }
     }
 
     /// The database's clock, carried on from when the view was read.
@@ -479,19 +563,30 @@ impl<'a> Look<'a> {
 
     fn end(&self, result: Settled, reason: impl Into<String>, due_at: Option<Timestamp>) -> Stop {
         let reason = Some(reason.into()).filter(|reason| !reason.is_empty());
-        // What was never answered may be done yet, and overtake what is so now.
-        let second_look = self.unanswered && matches!(result, Settled::Applied | Settled::Unchanged);
         let settings = &self.reconciler.settings;
+        // What was never answered may be done yet, and overtake what is so now.
+        let unanswered = self.unanswered && !self.is_past();
+        let second_look = unanswered && matches!(result, Settled::Applied | Settled::Unchanged);
         Stop::Settled(Box::new(Settlement {
             result,
             reason,
             desired: self.desired,
             actual: self.actual,
             identity: self.identity,
-            keep_intent: self.unanswered,
+            person_from: self.person_from,
+            keep_drift: self.keep_drift,
+            keep_intent: unanswered,
             due_at: if second_look { Some(self.now().plus(settings.second_look)) } else { due_at },
         }))
     }
+}
+
+/// Says what somebody has set at the platform.
+pub(crate) fn drifted(found: LinkStatus, wanted: LinkStatus) -> String {
+    format!(
+        "somebody has changed it at the platform: it is {found}, where rollcall had it {wanted}; drift = \"report\" \
+         leaves that so, and `rollcall people link` decides"
+    )
 }
 
 /// What was relied on is gone at the platform.

@@ -11,7 +11,7 @@
 //! * [`gate`]: the halt, as this worker knows it, and the circuit breaker.
 
 mod gate;
-mod identity;
+pub(crate) mod identity;
 mod look;
 mod policy;
 mod schedule;
@@ -22,10 +22,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-pub use self::policy::{OnAccessLost, Policies, Policy};
+pub use self::policy::{Drift, OnAccessLost, Policies, Policy};
 pub use self::schedule::Schedule;
 
 use self::gate::Gate;
+pub(crate) use self::look::drifted;
 use self::look::{Ended, Look, Probe};
 use crate::backoff::Backoff;
 use crate::broker::Health;
@@ -44,6 +45,8 @@ pub struct Settings {
     pub schedule: Schedule,
     /// How often an account that waits for something outside is looked at again.
     pub waiting: Duration,
+    /// How long it may wait before it is parked.
+    pub deadline: Duration,
     /// How long after a request that was never answered its account is looked at once more.
     pub second_look: Duration,
     /// How long a call to the platform may take; leases are longer than that.

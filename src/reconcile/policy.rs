@@ -25,11 +25,37 @@ impl OnAccessLost {
     }
 }
 
+/// What to do when somebody has changed a link at the platform that rollcall had applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Drift {
+    /// Leave it, and say so.
+    #[default]
+    Report,
+    /// Bring it back.
+    Correct,
+}
+
+impl Drift {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Report, Self::Correct];
+
+    /// The word in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Report => "report",
+            Self::Correct => "correct",
+        }
+    }
+}
+
 /// What the configuration decides about one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// What happens when access is lost.
     pub on_access_lost: OnAccessLost,
+    /// What happens when somebody has changed a link at the platform.
+    pub drift: Drift,
     /// The configured roots of its sources; empty if every root that is spoken of is one.
     pub roots: Vec<RootPattern>,
 }
@@ -41,10 +67,16 @@ pub struct Policies(BTreeMap<ConnectionRef, Policy>);
 impl Policies {
     /// Adds what one source says of one of its connections. Sources that share a connection share its roots; one that
     /// names none makes every root count.
-    pub fn add(&mut self, connection: ConnectionRef, on_access_lost: OnAccessLost, roots: &[RootPattern]) {
+    pub fn add(
+        &mut self,
+        connection: ConnectionRef,
+        on_access_lost: OnAccessLost,
+        drift: Drift,
+        roots: &[RootPattern],
+    ) {
         match self.0.entry(connection) {
             std::collections::btree_map::Entry::Vacant(vacant) => {
-                vacant.insert(Policy { on_access_lost, roots: roots.to_vec() });
+                vacant.insert(Policy { on_access_lost, drift, roots: roots.to_vec() });
             }
             std::collections::btree_map::Entry::Occupied(mut known) => {
                 let policy = known.get_mut();
@@ -63,6 +95,11 @@ impl Policies {
     #[must_use]
     pub fn of(&self, connection: &ConnectionRef) -> Option<&Policy> {
         self.0.get(connection)
+    }
+
+    /// All connections that a source belongs to.
+    pub fn connections(&self) -> impl Iterator<Item = &ConnectionRef> {
+        self.0.keys()
     }
 
     /// The configured roots of a connection; empty if every root that is spoken of is one.

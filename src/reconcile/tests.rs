@@ -49,8 +49,12 @@ impl Site {
     }
 
     fn reconciler(&self, request_timeout: Duration) -> Reconciler {
+        self.reconciler_that(OnAccessLost::Unlink, request_timeout)
+    }
+
+    fn reconciler_that(&self, on_access_lost: OnAccessLost, request_timeout: Duration) -> Reconciler {
         let mut policies = Policies::default();
-        policies.add(ConnectionRef::Id(12), OnAccessLost::Unlink, &["org:#1001".parse().unwrap()]);
+        policies.add(ConnectionRef::Id(12), on_access_lost, Drift::Report, &["org:#1001".parse().unwrap()]);
         let client = drata::Settings {
             requests_per_minute: 600_000,
             timeout: request_timeout,
@@ -66,6 +70,7 @@ impl Site {
                 second_look: Duration::from_secs(120),
                 schedule: Schedule { first, factor: 2.0, max, attempts: 12 },
                 waiting: Duration::from_mins(15),
+                deadline: Duration::from_hours(72),
                 request_timeout,
                 concurrency: 8,
                 dry_run: false,
@@ -224,5 +229,42 @@ async fn hours_of_an_outage_cost_probes_and_no_attempts_and_each_account_is_sett
     for n in 1..=2 * ACCOUNTS {
         assert_eq!(site.drata.linked(9000 + n), (n > ACCOUNTS).then_some(500 + n), "{n}");
     }
+    site.tasks.token().cancel();
+}
+
+/// An unanswered request is waited out, what it did is read, and after one more look it is done with, whatever has become
+/// of the account meanwhile.
+#[rstest]
+#[case::the_link_stays(OnAccessLost::Keep, true)]
+#[case::the_identity_is_gone(OnAccessLost::Unlink, false)]
+#[case::both(OnAccessLost::Keep, false)]
+#[tokio::test]
+async fn a_request_that_was_never_answered_is_not_asked_about_for_ever(
+    #[case] on_access_lost: OnAccessLost,
+    #[case] identity_stays: bool,
+) {
+    let mut site = Site::open().await;
+    // The work is done, and the answer never comes.
+    site.drata.set_faults(vec!["timeout:applied@connect".parse::<Fault>().unwrap()]);
+    site.record([1], AccessKind::Gained).await;
+    let suffering = site.reconciler_that(on_access_lost, Duration::from_millis(20));
+    site.work(&suffering, Some(site.now.plus(Duration::from_millis(100)))).await;
+    assert!(site.trial.number("SELECT intent_at FROM statuses").await.is_some());
+
+    site.drata.set_faults(Vec::new());
+    if !identity_stays {
+        site.drata.remove_identity(9001);
+    }
+    site.record([1], AccessKind::Lost).await;
+    let before = site.drata.requests().len();
+    let healthy = site.reconciler_that(on_access_lost, Duration::from_secs(5));
+    site.work(&healthy, Some(site.now.plus(HOUR * 24))).await;
+    let asked = site.drata.requests().len() - before;
+    assert!((1..=4).contains(&asked), "{asked} calls");
+    assert_eq!(site.trial.number("SELECT due_at FROM statuses").await, None);
+    assert_eq!(site.trial.number("SELECT intent_at FROM statuses").await, None);
+    let source = "acme-github".parse().unwrap();
+    let (outcome, _) = site.trial.ledger.outcome_of(&source, &"Lost-1".parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!(outcome, Outcome::Unchanged);
     site.tasks.token().cancel();
 }

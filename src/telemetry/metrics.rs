@@ -111,12 +111,24 @@ pub const WAITING_ACCOUNTS: &str = "rollcall_waiting_accounts";
 pub const PARKED_ACCOUNTS: &str = "rollcall_parked_accounts";
 /// Accounts that a dry run would have changed.
 pub const WOULD_APPLY_ACCOUNTS: &str = "rollcall_would_apply_accounts";
+/// Accounts whose status somebody has changed at the platform.
+pub const DRIFTED_ACCOUNTS: &str = "rollcall_drifted_accounts";
+/// Sweeps.
+pub const SWEEPS: &str = "rollcall_sweeps_total";
+/// What sweeps found.
+pub const SWEEP_FINDINGS: &str = "rollcall_sweep_findings_total";
 /// Messages that can't be read.
 pub const UNREADABLE_MESSAGES: &str = "rollcall_unreadable_messages";
 /// Deliveries that aren't done.
 pub const OPEN_DELIVERIES: &str = "rollcall_open_deliveries";
 /// Accepted deliveries that haven't arrived.
 pub const MISSING_DELIVERIES: &str = "rollcall_missing_deliveries";
+/// How often providers were asked to deliver again.
+pub const RECOVER_REQUESTED: &str = "rollcall_recover_requested";
+/// Deliveries that arrived after that.
+pub const RECOVER_RECOVERED: &str = "rollcall_recover_recovered";
+/// Deliveries that failed and haven't arrived.
+pub const RECOVER_MISSING: &str = "rollcall_recover_missing";
 /// The age of the oldest change that isn't applied.
 pub const OLDEST_UNAPPLIED: &str = "rollcall_oldest_unapplied_seconds";
 
@@ -201,6 +213,14 @@ pub const METRICS: &[Metric] = &[
         "Accounts that a dry run would have changed; they are among those that wait.",
     ),
     gauge(
+        DRIFTED_ACCOUNTS,
+        Unit::Count,
+        &[],
+        "Accounts that somebody has linked otherwise at the platform than rollcall had, and that are left so (drift = \"report\"); `rollcall accounts --drifted` lists them.",
+    ),
+    counter(SWEEPS, &["result"], "Sweeps on the schedule, by whether they were done or failed in the end."),
+    counter(SWEEP_FINDINGS, &["finding"], "What sweeps on the schedule have found of accounts."),
+    gauge(
         UNREADABLE_MESSAGES,
         Unit::Count,
         &[],
@@ -240,6 +260,19 @@ pub const METRICS: &[Metric] = &[
         Unit::Count,
         &["source", "root"],
         "Differences between a roster and the ledger that must show in another reading, or wait for an operator's yes.",
+    ),
+    gauge(
+        RECOVER_REQUESTED,
+        Unit::Count,
+        &["source"],
+        "How often providers were asked to deliver again what had failed, in all.",
+    ),
+    gauge(RECOVER_RECOVERED, Unit::Count, &["source"], "Deliveries that arrived after that, in all."),
+    gauge(
+        RECOVER_MISSING,
+        Unit::Count,
+        &["source"],
+        "Deliveries that matter, failed at the provider and haven't arrived; `rollcall gaps` names them.",
     ),
 ];
 

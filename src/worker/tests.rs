@@ -78,6 +78,7 @@ impl Site {
             second_look: Duration::from_secs(120),
             schedule: Schedule { first: AGAIN.first, factor: 2.0, max: AGAIN.longest, attempts: 12 },
             waiting: AGAIN.longest,
+            deadline: Duration::from_hours(72),
             request_timeout: AGAIN.longest,
             concurrency: 1,
             dry_run: false,

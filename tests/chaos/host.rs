@@ -7,6 +7,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use url::Url;
 
 use crate::harness::process::{Addresses, Process, addresses, admin};
+use crate::harness::site::Site;
 use crate::stage::Stage;
 
 /// How long to wait before what didn't start is started again.
@@ -36,12 +37,12 @@ pub(crate) struct Host {
     pub(crate) role: Role,
     environment: Vec<(&'static str, String)>,
     process: AsyncMutex<Option<Process>>,
-    door: Mutex<Option<Url>>,
+    at: Mutex<Option<Addresses>>,
 }
 
 impl Host {
     pub(crate) fn new(number: usize, role: Role, environment: Vec<(&'static str, String)>) -> Self {
-        Self { number, role, environment, process: AsyncMutex::default(), door: Mutex::default() }
+        Self { number, role, environment, process: AsyncMutex::default(), at: Mutex::default() }
     }
 
     /// Starts the process, however often it takes: what it needs may not be there yet.
@@ -58,12 +59,10 @@ impl Host {
             stage.notes.wrote(process.log_file());
             let found = match self.role {
                 Role::Worker => process.told(|_, log| admin(log)).await.map(|_| None),
-                Role::Ingress | Role::All => {
-                    process.told(addresses).await.map(|Addresses { webhook, .. }| Some(webhook))
-                }
+                Role::Ingress | Role::All => process.told(addresses).await.map(Some),
             };
-            if let Some(webhook) = found {
-                *self.door.lock().unwrap() = webhook;
+            if let Some(at) = found {
+                *self.at.lock().unwrap() = at;
                 return process;
             }
             let ended = process.ended().await;
@@ -74,12 +73,19 @@ impl Host {
 
     /// Where it takes webhooks, if it is up.
     pub(crate) fn door(&self) -> Option<Url> {
-        self.door.lock().unwrap().clone()
+        self.at.lock().unwrap().as_ref().map(|at| at.webhook.clone())
+    }
+
+    /// How many deliveries its spool holds; none if it has none or isn't up.
+    pub(crate) async fn spooled(&self, site: &Site) -> Option<u64> {
+        let at = self.at.lock().unwrap().clone()?;
+        let (_, metrics) = site.ask(&at, "/metrics").await;
+        metrics.as_str()?.lines().find_map(|line| line.strip_prefix("rollcall_spool_deliveries ")?.parse().ok())
     }
 
     pub(crate) async fn kill(&self) {
         let mut slot = self.process.lock().await;
-        *self.door.lock().unwrap() = None;
+        *self.at.lock().unwrap() = None;
         if let Some(process) = slot.take() {
             process.kill().await;
         }
@@ -102,7 +108,7 @@ impl Host {
         let mut slot = self.process.lock().await;
         let Some(process) = slot.take() else { return };
         let ended = process.stop().await;
-        *self.door.lock().unwrap() = None;
+        *self.at.lock().unwrap() = None;
         if ended.code != Some(0) {
             stage.notes.fault_of_ours(format!(
                 "host {} was asked to end and ended with {:?}:\n{}",

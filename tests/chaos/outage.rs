@@ -33,7 +33,7 @@ pub(crate) async fn run(seconds: u64, options: &Options) -> Verdict {
     println!("outages of {seconds} s each on {}", Topology::Single.as_str());
     let count = i64::try_from(OUTAGES.len()).unwrap();
     let world = World::quiet(EACH * (count + 1));
-    let mut stage = Stage::set(Topology::Single, &world, None, notes.clone()).await;
+    let mut stage = Stage::set(Topology::Single, &world, None, false, notes.clone()).await;
     stage.calm();
     let stage = Arc::new(stage);
     let mut look = Look::into(&stage.site).await;

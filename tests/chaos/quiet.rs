@@ -41,6 +41,24 @@ pub(crate) async fn wait(stage: &Stage, look: &mut Look, deliveries: i64) -> Res
     }
 }
 
+/// Waits until no ingress holds anything back. An error says who does.
+pub(crate) async fn wait_for_the_spools(stage: &Stage) -> Result<(), String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut held = Vec::new();
+        for host in &stage.hosts {
+            held.push(host.spooled(&stage.site).await.unwrap_or(0));
+        }
+        if held.iter().all(|deliveries| *deliveries == 0) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(format!("the hosts' spools are never empty, but hold {held:?}"));
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
 /// Waits until nothing is missing that was accepted. An error names what is.
 pub(crate) async fn wait_for_the_balance(look: &Look) -> Result<(), String> {
     let deadline = Instant::now() + PATIENCE;

@@ -33,13 +33,14 @@ impl Verdict {
 pub(crate) fn outline(plan: &Plan) -> String {
     let world = &plan.world;
     format!(
-        "{} accounts, {} deliveries in {} posts, {} root(s), {} faults, clocks wrong by {} s",
+        "{} accounts, {} deliveries in {} posts, {} root(s), {} faults, clocks wrong by {} s, {} spools",
         world.accounts,
         world.told.len(),
         world.posts.len(),
         world.roots,
         plan.schedule.len(),
         plan.skew.unwrap_or_default(),
+        if plan.spools { "with" } else { "without" },
     )
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Plan {
     pub(crate) skew: Option<i64>,
     /// How close the faults come.
     pub(crate) pace: Pace,
+    /// Whether each ingress has a spool: then it takes deliveries that RabbitMQ doesn't.
+    pub(crate) spools: bool,
 }
 
 impl Plan {
@@ -39,16 +41,17 @@ impl Plan {
         let world = World::new(seed, options.accounts, deliveries);
         let schedule = schedule(seed, topology, world.posts.len(), options.rate, pace);
         let skew = (!options.no_skew).then(|| fastrand::Rng::with_seed(seed).i64(-200..=200));
-        Self { topology, seed, world, schedule, rate: options.rate, skew, pace }
+        let spools = topology != Topology::Embedded && (seed % 2 == 0 || pace == Pace::Soak);
+        Self { topology, seed, world, schedule, rate: options.rate, skew, pace, spools }
     }
 }
 
 /// Runs it.
 pub(crate) async fn run(plan: Plan, options: &Options) -> Verdict {
     let notes = Notes::new(options.verbose);
-    let Plan { topology, seed, ref world, ref schedule, rate, skew, pace } = plan;
+    let Plan { topology, seed, ref world, ref schedule, rate, skew, pace, spools } = plan;
     println!("seed {seed} on {}: {}", topology.as_str(), report::outline(&plan));
-    let stage = Arc::new(Stage::set(topology, world, skew, notes.clone()).await);
+    let stage = Arc::new(Stage::set(topology, world, skew, spools, notes.clone()).await);
     let deliveries = Arc::new(telling::deliveries(&stage, world));
     let watched = CancellationToken::new();
     let mut watch = JoinSet::new();
@@ -89,8 +92,10 @@ async fn settle(
     watched: &CancellationToken,
 ) -> Result<(), String> {
     let count = i64::try_from(deliveries.len()).unwrap();
+    let spools = quiet::wait_for_the_spools(stage).await;
     let quiet = quiet::wait(stage, look, count).await;
     watched.cancel();
+    spools?;
     if let Err(what) = quiet {
         return Err(format!("{what}\n{}", stage.queues().await));
     }

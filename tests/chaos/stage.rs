@@ -41,7 +41,7 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// Everything is started, and serves.
-    pub(crate) async fn set(topology: Topology, world: &World, skew: Option<i64>, notes: Notes) -> Self {
+    pub(crate) async fn set(topology: Topology, world: &World, skew: Option<i64>, spools: bool, notes: Notes) -> Self {
         let mut site = Site::new(Carrier::Embedded, world.accounts).await;
         site.github = GitHub::since(Duration::from_secs(20 * 24 * 3_600));
         for account in (1..=world.accounts).map(Account).filter(|account| World::is_unknown(*account).0) {
@@ -96,7 +96,7 @@ impl Stage {
             notes,
             usual: USUAL,
         };
-        stage.hosts = (0..hosts.workers().end).map(|host| stage.host(host, hosts, skew)).collect();
+        stage.hosts = (0..hosts.workers().end).map(|host| stage.host(host, hosts, skew, spools)).collect();
         stage.obey();
         for host in &stage.hosts {
             host.start(&stage).await;
@@ -105,7 +105,7 @@ impl Stage {
     }
 
     /// The process on one host: how it is started, and what it reaches by which wire.
-    fn host(&self, number: usize, hosts: Hosts, skew: Option<i64>) -> Host {
+    fn host(&self, number: usize, hosts: Hosts, skew: Option<i64>, spools: bool) -> Host {
         let mut environment = Vec::new();
         let at = |wire: &Wire| self.wires.get(wire).map(|proxy| proxy.address);
         if let Some(broker) = at(&Wire::Broker(number)) {
@@ -125,6 +125,10 @@ impl Stage {
         };
         if role != Role::Worker {
             environment.push(("GITHUB_WEBHOOK_SECRET", SECRET.to_owned()));
+        }
+        if role == Role::Ingress && spools {
+            environment.push(("ROLLCALL__SPOOL__ENABLED", "true".to_owned()));
+            environment.push(("ROLLCALL__DATA_DIR", format!("data-{number}")));
         }
         // The last of each kind: one clock is fast, the other slow.
         let seconds = match (skew, role) {

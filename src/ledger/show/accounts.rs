@@ -70,6 +70,8 @@ pub struct AccountFilter {
     pub account: Option<AccountPattern>,
     /// Only those of this provider.
     pub provider: Option<String>,
+    /// Only those whose status somebody has changed at the platform.
+    pub drifted: bool,
     /// Only those with this text in the reason of their state; ASCII letters of either case.
     pub reason: Option<String>,
 }
@@ -120,6 +122,10 @@ pub struct AccountRow {
     pub state: Option<State>,
     /// Why.
     pub reason: Option<String>,
+    /// Since when it is known that somebody has set what is so at the platform, where what should be so was applied.
+    pub drifted_at: Option<Timestamp>,
+    /// Since when it waits; also if it was parked because that took too long.
+    pub waiting_since: Option<Timestamp>,
     /// Failed tries in a row.
     pub attempts: i64,
     /// When it is looked at next, if ever.
@@ -154,7 +160,7 @@ impl Ledger {
         let mut sql = Sql::new(
             "SELECT * FROM (SELECT accounts.provider, accounts.host, accounts.stable, accounts.login, \
              statuses.connection, statuses.desired, statuses.actual, statuses.state, statuses.reason, \
-             COALESCE(statuses.attempts, 0) AS attempts, statuses.due_at, \
+             statuses.drifted_at, statuses.waiting_since, COALESCE(statuses.attempts, 0) AS attempts, statuses.due_at, \
              CAST(CASE statuses.state WHEN 'parked' THEN 0 WHEN 'waiting' THEN 1 WHEN 'pending' THEN 2 \
              WHEN 'settled' THEN 3 ELSE 4 END AS BIGINT) AS place_rank, \
              COALESCE(statuses.due_at, 9223372036854775807) AS place_due, accounts.id AS place_account, \
@@ -177,6 +183,9 @@ impl Ledger {
             sql.push(" AND accounts.id IN (");
             filter::accounts(&mut sql, account);
             sql.push(")");
+        }
+        if filter.drifted {
+            sql.push(" AND statuses.drifted_at IS NOT NULL");
         }
         if let Some(reason) = &filter.reason {
             sql.push(" AND lower(statuses.reason) LIKE ");
@@ -207,6 +216,8 @@ impl Ledger {
                         None => None,
                     },
                     reason: row.try_get("reason")?,
+                    drifted_at: optional_time(row, "drifted_at")?,
+                    waiting_since: optional_time(row, "waiting_since")?,
                     attempts: row.try_get("attempts")?,
                     due_at: optional_time(row, "due_at")?,
                     place: AccountCursor {

@@ -21,6 +21,8 @@ pub struct Counts {
     pub parked: i64,
     /// Statuses that only wait because of a dry run: they would be applied.
     pub would_apply: i64,
+    /// Statuses that somebody has changed at the platform and that are left so.
+    pub drifted: i64,
     /// Messages that can't be read, each counted once however often it came.
     pub unreadable: i64,
 }
@@ -58,7 +60,8 @@ impl Ledger {
              (SELECT COUNT(*) FROM statuses WHERE state = 'waiting'), \
              (SELECT COUNT(*) FROM statuses WHERE state = 'parked'), \
              (SELECT COUNT(*) FROM statuses WHERE state = 'waiting' AND reason LIKE $1 || '%'), \
-             (SELECT COUNT(*) FROM unreadable)",
+             (SELECT COUNT(*) FROM unreadable), \
+             (SELECT COUNT(*) FROM statuses WHERE drifted_at IS NOT NULL)",
         )
         .bind(DRY_RUN)
         .fetch_one(&self.read)
@@ -69,6 +72,7 @@ impl Ledger {
             parked: row.try_get(2)?,
             would_apply: row.try_get(3)?,
             unreadable: row.try_get(4)?,
+            drifted: row.try_get(5)?,
         })
     }
 

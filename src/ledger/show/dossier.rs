@@ -13,9 +13,10 @@ use crate::access::{
     Access, AccessKind, Account, AccountKind, ChangeKey, Ended, Grant, Root, ScopeId, access, ended, is_gone,
 };
 use crate::delivery::Timestamp;
+use crate::ledger::people::{Said, said};
 use crate::ledger::view::{RootsOf, account_of, connection_roots, grants};
 use crate::ledger::{Ledger, LedgerError, now, parsed};
-use crate::target::{ConnectionRef, IdentityRef, LinkStatus};
+use crate::target::{ConnectionRef, IdentityRef, LinkStatus, PersonFrom};
 
 /// How many of the latest calls a dossier shows.
 const CALLS: i64 = 20;
@@ -32,6 +33,8 @@ pub struct Dossier {
     pub node_id: Option<String>,
     /// Every login that it was ever seen with, the first seen first.
     pub logins: Vec<LoginRow>,
+    /// What an operator has said of whose it is; null if nobody has.
+    pub said: Option<Said>,
     /// Its status in each connection.
     pub connections: Vec<StatusDossier>,
     /// Every delivery that concerned it, the last recorded first.
@@ -67,6 +70,12 @@ pub struct StatusDossier {
     /// What is so.
     #[serde(serialize_with = "super::status")]
     pub actual: Option<LinkStatus>,
+    /// From where it is known whose it is.
+    pub person_from: Option<PersonFrom>,
+    /// Since when it is known that somebody has set what is so at the platform, where what should be so was applied.
+    pub drifted_at: Option<Timestamp>,
+    /// Since when it waits; also if it was parked because that took too long.
+    pub waiting_since: Option<Timestamp>,
     /// How that is known.
     pub known: Known,
     /// The platform's row for it.
@@ -203,7 +212,7 @@ impl Ledger {
         let names = scope_names(&mut tx, account_row).await?;
         let statuses = sqlx::query(
             "SELECT id, connection, state, reason, due_at, owed_since, attempts, desired, actual, identity, intent, \
-             intent_at, lease_until FROM statuses WHERE account = $1 ORDER BY connection",
+             intent_at, lease_until, person_from, drifted_at, waiting_since FROM statuses WHERE account = $1 ORDER BY connection",
         )
         .bind(account_row)
         .fetch_all(&mut *tx)
@@ -223,6 +232,7 @@ impl Ledger {
             kind,
             node_id,
             logins: logins(&mut tx, account_row).await?,
+            said: said(&mut tx, account_row).await?,
             connections,
             deliveries: concerns(&mut tx, account_row).await?,
             now,
@@ -251,6 +261,9 @@ fn status_dossier(
         reason: row.try_get("reason")?,
         desired: optional_status(row, "desired")?,
         actual,
+        person_from: row.try_get::<Option<String>, _>("person_from")?.as_deref().and_then(PersonFrom::named),
+        drifted_at: optional_time(row, "drifted_at")?,
+        waiting_since: optional_time(row, "waiting_since")?,
         known,
         identity: row.try_get::<Option<i64>, _>("identity")?.map(IdentityRef),
         owed_since: optional_time(row, "owed_since")?,

@@ -137,7 +137,7 @@ impl DeliveryFilter {
 }
 
 /// Adds a query of the ids of the accounts that a pattern names. A login names everybody who was ever seen with it.
-pub(super) fn accounts(sql: &mut Sql, pattern: &AccountPattern) {
+pub(in crate::ledger) fn accounts(sql: &mut Sql, pattern: &AccountPattern) {
     let (id, login) = id_and_login(pattern);
     sql.push("SELECT accounts.id FROM accounts WHERE 1 = 1");
     let equal = [

@@ -8,6 +8,7 @@
 //! * [`filter`]: which of them, for listings, exports and replays;
 //! * [`outlook`]: what a replay of them would do;
 //! * [`accounts`]: what is so and what should be so for each account;
+//! * [`people`]: whose they are, and from where that is known;
 //! * [`dossier`]: everything that is known of one account, and why its status is what it is;
 //! * [`counts`]: how much work there is.
 
@@ -17,6 +18,7 @@ pub mod deliveries;
 pub mod dossier;
 pub mod filter;
 pub mod outlook;
+pub mod people;
 #[cfg(test)]
 pub(crate) mod sample;
 #[cfg(test)]
@@ -110,7 +112,7 @@ impl AttemptRow {
 }
 
 /// Reads the columns `provider`, `host`, `stable` and `login`.
-fn account_label(row: &AnyRow) -> Result<AccountLabel, LedgerError> {
+pub(super) fn account_label(row: &AnyRow) -> Result<AccountLabel, LedgerError> {
     let key = AccountKey { provider: row.try_get("provider")?, host: row.try_get("host")?, id: row.try_get("stable")? };
     Ok(AccountLabel { key, login: row.try_get("login")? })
 }
@@ -137,7 +139,7 @@ fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S:
 
 /// Writes a status as `{"status": "linked" | "unlinked" | "unknown", "person": 518 | null}`.
 #[expect(clippy::ref_option, reason = "serde hands over a reference to the field")]
-fn status<S: Serializer>(status: &Option<LinkStatus>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn status<S: Serializer>(status: &Option<LinkStatus>, serializer: S) -> Result<S::Ok, S::Error> {
     let (word, person) = match status {
         None => ("unknown", None),
         Some(LinkStatus::Unlinked) => ("unlinked", None),

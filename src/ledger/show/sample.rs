@@ -197,6 +197,8 @@ impl Sample {
             desired: status,
             actual: status,
             identity: Some(IdentityRef(9001)),
+            person_from: None,
+            keep_drift: false,
             keep_intent: false,
             due_at: None,
         }

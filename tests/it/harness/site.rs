@@ -311,7 +311,7 @@ fn table<'a>(config: &'a mut Table, section: &str) -> &'a mut Table {
     config.entry(section).or_insert_with(|| Table::new().into()).as_table_mut().unwrap()
 }
 
-/// Quick retries and short time-outs; else as it is by default.
+/// Quick retries, short time-outs, and no sweep but by hand; else as it is by default.
 fn config(drata: &Url) -> Table {
     let (organization, _) = ORGANIZATION;
     let text = format!(
@@ -321,6 +321,7 @@ fn config(drata: &Url) -> Table {
         admin = {{ listen = "127.0.0.1:0" }}
         log = {{ format = "json" }}
         people = {{ file = "people.csv" }}
+        sweep = {{ every = "off" }}
         retry = {{ first = "50ms", max = "200ms", waiting = "200ms" }}
 
         [drata]
