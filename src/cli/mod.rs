@@ -170,14 +170,6 @@ impl Place {
     }
 }
 
-impl Place {
-    /// Who is at the command line, for the record.
-    fn operator(&self) -> &str {
-        let name = ["SUDO_USER", "LOGNAME", "USER"].iter().find_map(|name| self.env.get(*name));
-        name.map_or("unknown", String::as_str)
-    }
-}
-
 /// What a command says when the platform couldn't be asked: out of reach, or refused.
 fn asked_in_vain(failure: &Failure) -> anyhow::Error {
     if failure.is_transient() { OutOfReach(failure.to_string()).into() } else { anyhow::anyhow!("{failure}") }
