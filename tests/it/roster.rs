@@ -247,7 +247,7 @@ async fn more_losses_than_the_limit_are_one_question() {
     let held: Vec<_> = ledger.kept_page(&DeliveryFilter::default(), 4, 10).await.unwrap();
     let [(_, delivery)] = held.as_slice() else { panic!("one question, not {}", held.len()) };
     assert_eq!(ledger.outcome_of(&delivery.source, &delivery.id).await.unwrap().unwrap().0, Outcome::Held);
-    let approved = site.run_in(&["deliveries", "approve", delivery.id.as_str()], &environment()).ended().await;
+    let approved = site.run_in(&["approve", delivery.id.as_str(), "--yes"], &environment()).ended().await;
     assert_eq!(approved.code, Some(0), "{approved:?}");
     assert_eq!(report(&site, &[]).await["differences"], Value::Array(Vec::new()));
 }
