@@ -247,10 +247,10 @@ pub struct WorkerRole {
     pub prefetch: u16,
     /// How long an accepted delivery may be on its way before it is missing.
     pub missing_after: Duration,
-    /// The rosters to read on a schedule.
-    pub rosters: RosterSchedule,
     /// What can be recovered of which sources, and how often that is done.
     pub recover: (Vec<Recovery>, Duration),
+    /// The rosters to read on a schedule.
+    pub rosters: RosterSchedule,
 }
 
 /// Rosters that are read on a schedule.
@@ -359,6 +359,7 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
     let dry_run = role.reconcile.dry_run;
     let sources: Vec<SourceName> = role.sources.iter().map(|source| source.settings.name.clone()).collect();
     let policies = policies(&role.sources);
+    let roster_policies = Arc::new(policies.clone());
     let sweep = Sweep {
         ledger: role.ledger.clone(),
         client: role.client.clone(),
@@ -392,19 +393,19 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
     work.spawn(worker.run(broker, role.prefetch, back.token().clone()));
     work.spawn(Arc::clone(&reconciler).run(back.token().clone()));
     work.spawn(Arc::clone(&reconciler).attend(back.token().clone()));
+    if let Some(every) = role.sweep_every {
+        work.spawn(sweep_again(sweep, every, Arc::clone(&reconciler), back.token().clone()));
+    }
     let RosterSchedule { sources: roster_sources, every, apart } = role.rosters;
     let rosters = Rosters {
         ledger: role.ledger.clone(),
         reader: Arc::new(reader(&role.sources)?),
-        policies: Arc::new(sweep.policies.clone()),
+        policies: roster_policies,
         apart,
     };
     for source in roster_sources {
         let (rosters, reconciler, token) = (rosters.clone(), Arc::clone(&reconciler), back.token().clone());
         work.spawn(async move { roster::run(rosters, source, every, &token, move || reconciler.wake()).await });
-    }
-    if let Some(every) = role.sweep_every {
-        work.spawn(sweep_again(sweep, every, Arc::clone(&reconciler), back.token().clone()));
     }
     if let Some(file) = people_file {
         work.spawn(watch_people(file, people, role.ledger, Arc::clone(&reconciler), back.token().clone()));

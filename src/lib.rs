@@ -21,8 +21,8 @@
 //! | [`sandbox`] | Drata's stand-in; imports nothing from [`drata`], so that a shared mistake can't hide |
 //! | [`people`] | which person an account belongs to |
 //! | [`reconcile`] | one account to its desired status: lease, intent, look-up, call; retries and halts |
-//! | [`roster`] | who really has access, as the providers' own APIs list it; what differs enters the ledger |
 //! | [`sweep`] | all accounts compared with the platform at once: what waits, what has drifted |
+//! | [`roster`] | who really has access, as the providers' own APIs list it; what differs enters the ledger |
 //! | [`worker`] | one delivery → its changes, committed, acked |
 //! | [`ingress`] | the HTTP edge and the admin listener |
 //! | [`replay`] | deliveries published again, from the ledger or an export |

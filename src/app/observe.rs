@@ -133,8 +133,8 @@ impl Observer {
         }
         let mut unwell: BTreeMap<String, Health> = self.ledger.blind_sources().await?.into_iter().map(blind).collect();
         unwell.extend(self.drift(counts.drifted).map(|health| (DRIFT.to_owned(), health)));
-        self.rosters(&mut unwell).await?;
         self.recovered(&mut unwell).await?;
+        self.rosters(&mut unwell).await?;
         unwell.extend(self.balance().map(|health| (BALANCE.to_owned(), health)));
         Ok(unwell)
     }
@@ -195,6 +195,19 @@ impl Observer {
         Ok(())
     }
 
+    /// What somebody has changed at the platform is nobody's fault here, and an operator's to decide.
+    fn drift(&mut self, drifted: i64) -> Option<Health> {
+        if drifted == 0 {
+            self.drifted_since = None;
+            return None;
+        }
+        let since = *self.drifted_since.get_or_insert_with(Timestamp::now);
+        let reason = format!(
+            "{drifted} accounts were linked otherwise at the platform than rollcall had; `rollcall accounts --drifted` lists them"
+        );
+        Some(Health { state: State::Degraded, reason: Some(reason), since })
+    }
+
     /// How old rosters are, and which of them can't be read.
     async fn rosters(&self, unwell: &mut BTreeMap<String, Health>) -> Result<(), LedgerError> {
         if self.rosters.is_empty() {
@@ -214,19 +227,6 @@ impl Observer {
             }
         }
         Ok(())
-    }
-
-    /// What somebody has changed at the platform is nobody's fault here, and an operator's to decide.
-    fn drift(&mut self, drifted: i64) -> Option<Health> {
-        if drifted == 0 {
-            self.drifted_since = None;
-            return None;
-        }
-        let since = *self.drifted_since.get_or_insert_with(Timestamp::now);
-        let reason = format!(
-            "{drifted} accounts were linked otherwise at the platform than rollcall had; `rollcall accounts --drifted` lists them"
-        );
-        Some(Health { state: State::Degraded, reason: Some(reason), since })
     }
 
     /// Says once of each gap that it is missing, and once that it has been filled.

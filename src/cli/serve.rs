@@ -134,8 +134,8 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
         sweep_every: settings.sweep.every,
         prefetch: settings.broker.prefetch,
         missing_after: settings.balance.after,
-        rosters: RosterSchedule { sources: rosters, every: settings.roster.every, apart: settings.roster.apart },
         recover: (recoveries, settings.recover.every),
+        rosters: RosterSchedule { sources: rosters, every: settings.roster.every, apart: settings.roster.apart },
     });
     let running = app::start(Setup { broker, spool, ingress, worker, metrics }, admin)?;
     let roles: Vec<&str> = Role::ALL.into_iter().filter(|role| has(*role)).map(Role::as_str).collect();

@@ -86,10 +86,10 @@ pub struct Settings {
     pub sweep: Sweep,
     /// `[balance]`
     pub balance: Balance,
-    /// `[roster]`
-    pub roster: Roster,
     /// `[recover]`
     pub recover: Recover,
+    /// `[roster]`
+    pub roster: Roster,
     /// `[people]`
     pub people: People,
     /// `[log]`
@@ -182,8 +182,8 @@ fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settin
     let retry = Retry::read(layers);
     let sweep = Sweep::read(layers);
     let balance = Balance::read(layers);
-    let roster = Roster::read(layers);
     let recover = Recover::read(layers);
+    let roster = Roster::read(layers);
     let people = People::read(layers);
     let log = log::read(layers);
     let tables = layers.take_sources();
@@ -200,8 +200,8 @@ fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settin
         retry: retry?,
         sweep: sweep?,
         balance: balance?,
-        roster: roster?,
         recover: recover?,
+        roster: roster?,
         people: people?,
         log: log?,
         sources,

@@ -184,12 +184,12 @@ impl Stage {
             sweep_every: None,
             prefetch: 100,
             missing_after: defaults.balance.after,
+            recover: (Vec::new(), defaults.recover.every),
             rosters: app::RosterSchedule {
                 sources: Vec::new(),
                 every: defaults.roster.every,
                 apart: defaults.roster.apart,
             },
-            recover: (Vec::new(), defaults.recover.every),
         };
         let (ingress, worker) = (Some(ingress), Some(worker));
         let setup = Setup { broker, spool: None, ingress, worker, metrics: metrics::install()? };

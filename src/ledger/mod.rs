@@ -17,8 +17,8 @@
 //! * [`kept`]: a delivery as it was recorded;
 //! * [`recoveries`]: what providers failed to deliver, and what became of it;
 //! * [`replays`]: runs that publish deliveries again;
-//! * [`rosters`]: what rosters are compared with, and what their readings showed;
 //! * [`sweep`]: what a sweep reads and marks;
+//! * [`rosters`]: what rosters are compared with, and what their readings showed;
 //! * [`secrets`]: what each secret has verified, and what was refused;
 //! * [`approve`]: an operator's yes to what is held;
 //! * [`actions`]: what operators did;

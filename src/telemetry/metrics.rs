@@ -244,6 +244,19 @@ pub const METRICS: &[Metric] = &[
         &["source"],
         "Accepted deliveries that should have been recorded by now and aren't.",
     ),
+    gauge(
+        RECOVER_REQUESTED,
+        Unit::Count,
+        &["source"],
+        "How often providers were asked to deliver again what had failed, in all.",
+    ),
+    gauge(RECOVER_RECOVERED, Unit::Count, &["source"], "Deliveries that arrived after that, in all."),
+    gauge(
+        RECOVER_MISSING,
+        Unit::Count,
+        &["source"],
+        "Deliveries that matter, failed at the provider and haven't arrived; `rollcall gaps` names them.",
+    ),
     counter(
         ROSTER_READINGS,
         &["source", "result"],
@@ -260,19 +273,6 @@ pub const METRICS: &[Metric] = &[
         Unit::Count,
         &["source", "root"],
         "Differences between a roster and the ledger that must show in another reading, or wait for an operator's yes.",
-    ),
-    gauge(
-        RECOVER_REQUESTED,
-        Unit::Count,
-        &["source"],
-        "How often providers were asked to deliver again what had failed, in all.",
-    ),
-    gauge(RECOVER_RECOVERED, Unit::Count, &["source"], "Deliveries that arrived after that, in all."),
-    gauge(
-        RECOVER_MISSING,
-        Unit::Count,
-        &["source"],
-        "Deliveries that matter, failed at the provider and haven't arrived; `rollcall gaps` names them.",
     ),
 ];
 
