@@ -138,7 +138,7 @@ async fn a_roster_that_is_refused_degrades_its_source_and_takes_nothing_from_any
 
 #[rstest]
 #[case::a_failing_page("page=2", Fault::Status(502), "502 Bad Gateway")]
-#[case::a_page_that_breaks_off("page=2", Fault::BreaksOff, "orgs")]
+#[case::a_page_that_breaks_off("page=2", Fault::BreaksOff, "organizations/4201/members")]
 #[case::a_page_of_another_shape("page=2", Fault::Status(200), "isn't of the expected shape")]
 #[tokio::test]
 async fn a_reading_that_breaks_off_is_none(#[case] at: &'static str, #[case] fault: Fault, #[case] says: &str) {
