@@ -245,6 +245,8 @@ pub struct WorkerRole {
     pub sweep_every: Option<Duration>,
     /// How many unacked messages it may have.
     pub prefetch: u16,
+    /// How long after a seal over the ledger's history the next one is made.
+    pub seal_every: Duration,
     /// How long an accepted delivery may be on its way before it is missing.
     pub missing_after: Duration,
     /// What can be recovered of which sources, and how often that is done.
@@ -379,6 +381,7 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
         role.missing_after,
         Arc::clone(&observed),
     );
+    let sealed = role.ledger.clone();
     let ready = CancellationToken::new();
     match role.unprepared {
         None => ready.cancel(),
@@ -415,6 +418,7 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
     for recovery in recoveries {
         work.spawn(recover::schedule::run(recovery, every, back.token().clone()));
     }
+    work.spawn(seal(sealed, role.seal_every, back.token().clone()));
 
     let needed = if alone { Needed::Yes } else { Needed::No };
     let mut parts = vec![
@@ -568,6 +572,17 @@ async fn sweep_again(sweep: Sweep, every: Duration, reconciler: Arc<Reconciler>,
         .boxed()
     };
     jobs::run(&ledger, Uuid::now_v7(), job, &token, work).await;
+}
+
+/// Seals the ledger's history on a schedule, whichever worker comes first.
+async fn seal(ledger: Ledger, every: Duration, token: CancellationToken) {
+    let sealed = ledger.clone();
+    let once = move || {
+        let ledger = sealed.clone();
+        async move { ledger.seal().await }.boxed()
+    };
+    let job = Job { name: "seal", every };
+    jobs::run(&ledger, Uuid::now_v7(), job, &token, once).await;
 }
 
 async fn watch_people(

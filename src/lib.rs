@@ -25,6 +25,7 @@
 //! | [`roster`] | who really has access, as the providers' own APIs list it; what differs enters the ledger |
 //! | [`worker`] | one delivery → its changes, committed, acked |
 //! | [`ingress`] | the HTTP edge and the admin listener |
+//! | [`evidence`] | the report for auditors |
 //! | [`replay`] | deliveries published again, from the ledger or an export |
 //! | [`recover`] | what a provider failed to deliver: found in its own list, asked for again, waited for |
 //! | [`config`], [`telemetry`] | settings, validated whole; logs and metrics |
@@ -53,6 +54,7 @@ pub mod config;
 pub mod delivery;
 pub mod demo;
 pub mod drata;
+pub mod evidence;
 pub mod ingress;
 pub mod jobs;
 pub mod ledger;

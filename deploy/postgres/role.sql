@@ -10,8 +10,9 @@ GRANT SELECT ON ALL TABLES IN SCHEMA :"schema" TO :"role";
 GRANT INSERT ON ALL TABLES IN SCHEMA :"schema" TO :"role";
 GRANT UPDATE ON ALL TABLES IN SCHEMA :"schema" TO :"role";
 -- What is history is only added to.
-REVOKE UPDATE ON :"schema".outcomes, :"schema".attempts, :"schema".unreadable, :"schema".actions FROM :"role";
+REVOKE UPDATE ON :"schema".outcomes, :"schema".attempts, :"schema".unreadable, :"schema".actions, :"schema".receipts,
+    :"schema".seals FROM :"role";
 REVOKE INSERT, UPDATE ON :"schema"._sqlx_migrations, :"schema".clock FROM :"role";
 -- What passes may be forgotten.
 GRANT DELETE ON :"schema".gaps, :"schema".begun, :"schema".halts, :"schema".workers, :"schema".refusals,
-    :"schema".people TO :"role";
+    :"schema".people, :"schema".unsealed TO :"role";

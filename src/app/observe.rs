@@ -124,6 +124,10 @@ impl Observer {
         ] {
             metrics::gauge!(name).set(number(count));
         }
+        if let Some(head) = self.ledger.head().await? {
+            metrics::gauge!(names::SEALS).set(number(head.number));
+            metrics::gauge!(names::SEAL_HEAD).set(head.hash.beginning());
+        }
         self.open_deliveries().await?;
         // Without the broker nothing arrives: a delivery is only missing when it had the time to.
         let broker = self.broker.health();

@@ -11,7 +11,7 @@ use super::table::{Table, Width, json, plain, sentence, time};
 use super::watch::{Style, watch};
 use super::words::{account_text, calls};
 use crate::ledger::Ledger;
-use crate::ledger::show::deliveries::{DeliveryName, DeliveryRow, EffectRow, Story};
+use crate::ledger::show::deliveries::{DeliveryName, DeliveryRow, EffectRow, Story, Winner};
 use crate::ledger::unreadable::UnreadableRow;
 use crate::provider::Secret;
 use crate::replay::export;
@@ -325,7 +325,7 @@ pub(super) async fn one(ledger: &Ledger, id: &DeliveryName, source: Option<&str>
     }
 }
 
-fn not_found(id: &DeliveryName) -> NameError {
+pub(super) fn not_found(id: &DeliveryName) -> NameError {
     let hint = "`rollcall deliveries` lists what is; it may also still be in the broker";
     NameError::NotFound { what: "delivery", name: id.to_string(), hint }
 }
@@ -397,7 +397,11 @@ fn show(story: &Story, width: Width, out: &mut dyn Write) -> anyhow::Result<()> 
 
 /// Why an effect is what it is, and the delivery that won if another one did.
 pub(super) fn why(effect: &EffectRow) -> String {
-    let winner =
-        effect.superseded_by.as_ref().map(|winner| format!("superseded by #{} ({})", winner.row, winner.delivery));
+    let winner = effect.superseded_by.as_ref().map(won);
     [winner, effect.reason.clone()].into_iter().flatten().collect::<Vec<_>>().join(": ")
+}
+
+/// The delivery that won.
+pub(super) fn won(winner: &Winner) -> String {
+    format!("superseded by #{} ({})", winner.row, winner.delivery)
 }

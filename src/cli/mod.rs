@@ -17,6 +17,7 @@ pub mod providers;
 mod ready;
 mod recover;
 mod replay;
+mod report;
 mod roster;
 mod sandbox;
 pub mod secrets;
@@ -104,6 +105,8 @@ enum Command {
     Replay(Box<replay::Args>),
     /// Show who really has access, beside what the ledger knows, and let the ledger know it
     Roster(roster::Args),
+    /// Write the evidence for an auditor, or prove that the history wasn't changed
+    Report(Box<report::Args>),
     /// Show which secrets are in use, and what was refused lately
     Secrets(secrets::Args),
     /// Explain in plain sentences why an account's status is what it is
@@ -142,6 +145,7 @@ impl Cli {
             Command::Migrate(args) => Box::pin(place.migrate(args)).await,
             Command::Replay(args) => Box::pin(replay::run(*args, &place, &mut std::io::stdout())).await,
             Command::Roster(args) => Box::pin(roster::run(args, &place, &mut std::io::stdout())).await,
+            Command::Report(args) => Box::pin(report::run(&args, &place)).await,
             Command::Secrets(args) => Box::pin(place.secrets(&args)).await,
             Command::Explain(args) => Box::pin(place.explain(&args)).await,
             Command::Providers(args) => providers::run(&args, &mut std::io::stdout()).map(|()| Exit::Done),

@@ -136,6 +136,7 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
         missing_after: settings.balance.after,
         recover: (recoveries, settings.recover.every),
         rosters: RosterSchedule { sources: rosters, every: settings.roster.every, apart: settings.roster.apart },
+        seal_every: settings.evidence.seal_every,
     });
     let running = app::start(Setup { broker, spool, ingress, worker, metrics }, admin)?;
     let roles: Vec<&str> = Role::ALL.into_iter().filter(|role| has(*role)).map(Role::as_str).collect();

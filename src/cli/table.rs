@@ -50,7 +50,12 @@ impl Table {
 
     /// Adds a row. The note may be empty.
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N], note: &str) {
-        debug_assert_eq!(N, self.header.len(), "a row has as many cells as the header");
+        self.cells(&cells, note);
+    }
+
+    /// Adds a row. The note may be empty.
+    pub(super) fn cells(&mut self, cells: &[String], note: &str) {
+        debug_assert_eq!(cells.len(), self.header.len(), "a row has as many cells as the header");
         self.rows.push((cells.iter().map(|cell| plain(cell)).collect(), plain(note)));
     }
 

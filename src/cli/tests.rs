@@ -321,17 +321,16 @@ async fn a_linked_account_is_explained() {
       org:acme       held      gained         2026-11-24T08:00:00Z  join-1 (acme-github)
       repo:acme/web  not held  lost           2026-11-24T08:03:00Z  left-repo (acme-github)
 
-      WHEN                  CALL     TO SET         ANSWER  RESULT  TOOK
-      2026-11-24T08:01:00Z  connect  linked to 518  200     done    120 ms
-
-    Deliveries, the last recorded first
-      ROW  RECEIVED              EVENT                      CHANGE              EFFECT
-      #3   2026-11-24T08:03:00Z  member.removed             lost repo:acme/web  unchanged
-          left-repo of acme-github · the account still has access otherwise
-      #2   2026-11-24T07:30:00Z  organization.member_added  gained org:acme     superseded
-          late-1 of acme-github · superseded by #1 (join-1): a newer change of the…
-      #1   2026-11-24T08:00:00Z  organization.member_added  gained org:acme     applied
-          join-1 of acme-github
+    What happened, in order of time
+      WHEN                  WHAT      OF IT                      CAME TO
+      2026-11-24T07:30:00Z  delivery  organization.member_added  superseded
+          gained org:acme · late-1 of acme-github (#2) · superseded by #1 (join-1)…
+      2026-11-24T08:00:00Z  delivery  organization.member_added  applied
+          gained org:acme · join-1 of acme-github (#1)
+      2026-11-24T08:01:00Z  call      connect                    done (200)
+          linked to 518 in 12 · 120 ms
+      2026-11-24T08:03:00Z  delivery  member.removed             unchanged
+          lost repo:acme/web · left-repo of acme-github (#3) · the account still ha…
     ");
 }
 
@@ -352,12 +351,12 @@ async fn an_account_that_left_is_explained() {
       ACCESS TO  NOW       LATEST CHANGE  WHEN                  BY DELIVERY
       org:acme   not held  lost           2026-11-24T08:04:00Z  left-2 (acme-github)
 
-    Deliveries, the last recorded first
-      ROW  RECEIVED              EVENT                        CHANGE           EFFECT
-      #5   2026-11-24T08:04:00Z  organization.member_removed  lost org:acme    unchanged
-          left-2 of acme-github · the platform had it already
-      #4   2026-11-24T08:04:00Z  organization.member_added    gained org:acme  superseded
-          join-2 of acme-github · superseded by #5 (left-2): delivery left-2 is new…
+    What happened, in order of time
+      WHEN                  WHAT      OF IT                        CAME TO
+      2026-11-24T08:04:00Z  delivery  organization.member_added    superseded
+          gained org:acme · join-2 of acme-github (#4) · superseded by #5 (left-2)…
+      2026-11-24T08:04:00Z  delivery  organization.member_removed  unchanged
+          lost org:acme · left-2 of acme-github (#5) · the platform had it already
     ");
 }
 
@@ -378,14 +377,12 @@ async fn an_unanswered_call_is_explained() {
       ACCESS TO  NOW   LATEST CHANGE  WHEN                  BY DELIVERY
       org:acme   held  gained         2026-11-24T08:07:00Z  join-4 (acme-github)
 
-      WHEN                  CALL     TO SET        ANSWER  RESULT     TOOK
-      2026-11-24T08:07:00Z  connect  linked to 77  500     transient  120 ms
-          Internal server error
-
-    Deliveries, the last recorded first
-      ROW  RECEIVED              EVENT                      CHANGE           EFFECT
-      #7   2026-11-24T08:07:00Z  organization.member_added  gained org:acme  pending
-          join-4 of acme-github · 500: Internal server error
+    What happened, in order of time
+      WHEN                  WHAT      OF IT                      CAME TO
+      2026-11-24T08:07:00Z  delivery  organization.member_added  pending
+          gained org:acme · join-4 of acme-github (#7) · 500: Internal server error
+      2026-11-24T08:07:00Z  call      connect                    transient (500)
+          linked to 77 in 12 · Internal server error · 120 ms
     ");
 }
 
@@ -407,11 +404,58 @@ async fn an_account_that_waits_is_explained() {
       ACCESS TO  NOW   LATEST CHANGE  WHEN                  BY DELIVERY
       org:acme   held  gained         2026-11-24T08:06:00Z  join-3 (acme-github)
 
-    Deliveries, the last recorded first
-      ROW  RECEIVED              EVENT                      CHANGE           EFFECT
-      #6   2026-11-24T08:06:00Z  organization.member_added  gained org:acme  waiting
-          join-3 of acme-github · nobody knows whose account it is
+    What happened, in order of time
+      WHEN                  WHAT      OF IT                      CAME TO
+      2026-11-24T08:06:00Z  delivery  organization.member_added  waiting
+          gained org:acme · join-3 of acme-github (#6) · nobody knows whose account…
     ");
+}
+
+#[tokio::test]
+async fn a_delivery_is_explained_with_what_it_waits_for() {
+    insta::assert_snapshot!(shown(&["explain", "--delivery", "join-4"]).await, @r"
+    join-4 (#7) is a delivery of acme-github (github) that told of
+      organization.member_added.
+    It was received on 2026-11-24T08:07:00Z and recorded on 2026-11-24T08:07:00Z;
+      the secret env:GITHUB_WEBHOOK_SECRET verified it.
+    It is pending (500: Internal server error): recorded, not reconciled yet (or
+      tried, and to be tried again).
+    hubber (github:#9) is still to be brought up to date in connection 12, due since
+      2026-11-24T08:09:00Z: 500: Internal server error.
+
+    What it told
+      CHANGE  ACCOUNT             SCOPE     HAPPENED
+      gained  hubber (github:#9)  org:acme  2026-11-24T08:07:00Z
+
+    What it did
+      ACCOUNT             CONNECTION  EFFECT
+      hubber (github:#9)  12          pending
+          500: Internal server error
+
+    What happened, in order of time
+      WHEN                  WHAT     OF IT    CAME TO
+      2026-11-24T08:07:00Z  outcome  -        pending
+      2026-11-24T08:07:00Z  outcome  -        pending
+          500: Internal server error
+      2026-11-24T08:07:00Z  call     connect  transient (500)
+          linked to 77 in 12 · Internal server error · 120 ms
+    ");
+}
+
+#[tokio::test]
+async fn an_explanation_is_a_page_in_which_a_login_is_only_a_login() {
+    let sample = Sample::new().await;
+    sample.call("9", "<img src=x onerror=alert(1)>").await;
+    for name in [&["github:#9"] as &[&str], &["--delivery", "#7"]] {
+        let page = run(&sample, &[&["explain", "--html"], name].concat()).await.unwrap();
+        assert!(page.contains("&#60;img src=x onerror=alert(1)&#62;") && !page.contains("<img"), "{page}");
+        assert!(page.contains("What happened, in order of time") && page.trim_end().ends_with("</html>"), "{page}");
+    }
+    let page = run(&sample, &["explain", "--delivery", "#7", "--json"]).await.unwrap();
+    let json: serde_json::Value = serde_json::from_str(&page).unwrap();
+    let what: Vec<_> = json["happened"].as_array().unwrap().iter().map(|moment| &moment["what"]).collect();
+    assert_eq!(what, ["outcome", "outcome", "call"]);
+    assert_eq!(json["waits_for"][0]["state"], "pending");
 }
 
 #[tokio::test]
@@ -524,6 +568,38 @@ async fn an_explanation_is_json_too() {
           "effect": "pending",
           "reason": "500: Internal server error",
           "superseded_by": null
+        }
+      ],
+      "happened": [
+        {
+          "at": "2026-11-24T08:07:00Z",
+          "what": "delivery",
+          "row": 7,
+          "delivery": "join-4",
+          "source": "acme-github",
+          "event": "organization.member_added",
+          "change": "gained",
+          "scope": {
+            "id": "org:#1",
+            "name": "acme"
+          },
+          "effect": "pending",
+          "reason": "500: Internal server error",
+          "superseded_by": null
+        },
+        {
+          "at": "2026-11-24T08:07:00Z",
+          "what": "call",
+          "connection": "12",
+          "operation": "connect",
+          "wanted": {
+            "status": "linked",
+            "person": 77
+          },
+          "http_status": 500,
+          "result": "transient",
+          "duration_us": 120000,
+          "message": "Internal server error"
         }
       ],
       "now": "2026-11-24T08:10:00Z"

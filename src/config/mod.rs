@@ -9,6 +9,7 @@ mod balance;
 mod broker;
 mod checks;
 mod drata;
+mod evidence;
 mod ingress;
 mod keys;
 mod layers;
@@ -32,6 +33,7 @@ pub use admin::Admin;
 pub use balance::Balance;
 pub use broker::Broker;
 pub use drata::Drata;
+pub use evidence::Evidence;
 pub use ingress::Ingress;
 pub use keys::{DEFAULTS, KeyDoc, keys};
 pub use ledger::Ledger;
@@ -90,6 +92,8 @@ pub struct Settings {
     pub recover: Recover,
     /// `[roster]`
     pub roster: Roster,
+    /// `[evidence]`
+    pub evidence: Evidence,
     /// `[people]`
     pub people: People,
     /// `[log]`
@@ -184,6 +188,7 @@ fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settin
     let balance = Balance::read(layers);
     let recover = Recover::read(layers);
     let roster = Roster::read(layers);
+    let evidence = Evidence::read(layers);
     let people = People::read(layers);
     let log = log::read(layers);
     let tables = layers.take_sources();
@@ -202,6 +207,7 @@ fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settin
         balance: balance?,
         recover: recover?,
         roster: roster?,
+        evidence: evidence?,
         people: people?,
         log: log?,
         sources,

@@ -190,6 +190,7 @@ impl Stage {
                 every: defaults.roster.every,
                 apart: defaults.roster.apart,
             },
+            seal_every: defaults.evidence.seal_every,
         };
         let (ingress, worker) = (Some(ingress), Some(worker));
         let setup = Setup { broker, spool: None, ingress, worker, metrics: metrics::install()? };

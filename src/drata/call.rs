@@ -30,6 +30,7 @@ pub(super) enum Operation {
     FindUser,
     ListPersonnel,
     ListUsers,
+    ListEvents,
 }
 
 impl Operation {
@@ -42,6 +43,7 @@ impl Operation {
             Self::FindUser => "find_user",
             Self::ListPersonnel => "list_personnel",
             Self::ListUsers => "list_users",
+            Self::ListEvents => "list_events",
         }
     }
 }

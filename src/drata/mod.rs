@@ -17,6 +17,7 @@ mod answer;
 mod call;
 mod client;
 mod connections;
+mod events;
 mod identities;
 mod memory;
 mod pace;
@@ -29,6 +30,7 @@ mod wire;
 mod tests;
 
 pub use self::client::{Client, Settings};
+pub use self::events::LinkEvent;
 pub use self::identities::Filter;
 pub use self::people::Person;
 pub use self::transport::BuildError;

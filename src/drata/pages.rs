@@ -1,6 +1,7 @@
 //! Reading a whole list, page by page.
 
 use std::collections::HashSet;
+use std::hash::Hash;
 
 use reqwest::Method;
 use serde_json::value::RawValue;
@@ -20,12 +21,12 @@ impl Client {
     /// All rows of a list. `read` makes a row and its id of the JSON; rows that can't be read are skipped and counted.
     ///
     /// A list that can't be read to its end is a failure and never a shorter list: what is missing would pass for gone.
-    pub(super) async fn list<T>(
+    pub(super) async fn list<T, K: Eq + Hash>(
         &self,
         operation: Operation,
         path: &[&str],
         query: &[(&str, String)],
-        read: impl Fn(&RawValue) -> Option<(i64, T)>,
+        read: impl Fn(&RawValue) -> Option<(K, T)>,
     ) -> Result<Vec<T>, Failure> {
         let mut rows = Vec::new();
         let mut ids = HashSet::new();
@@ -39,8 +40,11 @@ impl Client {
             let (before, unread) = (rows.len(), skipped);
             for row in &data {
                 match read(row) {
-                    Some((id, row)) if ids.insert(id) => rows.push(row),
-                    Some(_) => {}
+                    Some((id, row)) => {
+                        if ids.insert(id) {
+                            rows.push(row);
+                        }
+                    }
                     None => skipped += 1,
                 }
             }

@@ -8,6 +8,7 @@ use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::events::LinkEvent;
 use crate::target::{Connection, Identity, IdentityRef, PersonId};
 
 /// One page of a list, its rows still unread.
@@ -82,6 +83,26 @@ pub(super) fn connection(json: &[u8]) -> Option<(i64, Option<Connection>)> {
         alias: filled(row.client_alias),
     });
     Some((row.id.0, usable))
+}
+
+/// Reads an entry of the event log, with its id.
+pub(super) fn link_event(json: &[u8]) -> Option<(String, LinkEvent)> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Row {
+        id: Text,
+        created_at: Text,
+        metadata: Option<Metadata>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata {
+        target_entity: Option<Reference>,
+    }
+    let row: Row = serde_json::from_slice(json).ok()?;
+    let id = filled(Some(row.id))?;
+    let identity = row.metadata.and_then(|metadata| referred(metadata.target_entity)).map(IdentityRef);
+    Some((id.clone(), LinkEvent { id, at: filled(Some(row.created_at))?.parse().ok()?, identity }))
 }
 
 /// What a look-up by e-mail says of somebody.

@@ -19,6 +19,7 @@
 //! * [`replays`]: runs that publish deliveries again;
 //! * [`sweep`]: what a sweep reads and marks;
 //! * [`rosters`]: what rosters are compared with, and what their readings showed;
+//! * [`seal`]: the history is chained by hash, so that nobody can change it unseen;
 //! * [`secrets`]: what each secret has verified, and what was refused;
 //! * [`approve`]: an operator's yes to what is held;
 //! * [`actions`]: what operators did;
@@ -50,6 +51,7 @@ pub mod record;
 pub mod recoveries;
 pub mod replays;
 pub mod rosters;
+pub mod seal;
 pub mod secrets;
 pub mod show;
 mod step;

@@ -256,20 +256,39 @@ impl Recorder<'_> {
 
     /// An earlier copy turned up: everything that the delivery told happened no later than that.
     async fn move_back(&mut self, row: i64, received_at: Timestamp, entry: &Entry) -> Result<bool, LedgerError> {
-        sqlx::query("UPDATE deliveries SET received_at = $2 WHERE id = $1")
-            .bind(row)
-            .bind(received_at.micros())
-            .execute(&mut *self.tx)
-            .await?;
+        let event_time = entry.event_time(received_at).micros();
         let (began, step) = entry.turn(received_at).to_numbers();
-        sqlx::query("UPDATE changes SET received_at = $2, event_time = $3, began = $4, step = $5 WHERE row = $1")
-            .bind(row)
-            .bind(received_at.micros())
-            .bind(entry.event_time(received_at).micros())
-            .bind(began)
-            .bind(step)
-            .execute(&mut *self.tx)
-            .await?;
+        // What was so before stays in sight: it is part of the history, which is sealed.
+        sqlx::query(
+            "UPDATE deliveries SET first_received_at = COALESCE(first_received_at, received_at), received_at = $2 WHERE id = $1",
+        )
+        .bind(row)
+        .bind(received_at.micros())
+        .execute(&mut *self.tx)
+        .await?;
+        sqlx::query(
+            "UPDATE changes SET first_event_time = COALESCE(first_event_time, event_time), \
+             first_began = COALESCE(first_began, began), first_step = COALESCE(first_step, step), \
+             received_at = $2, event_time = $3, began = $4, step = $5 WHERE row = $1",
+        )
+        .bind(row)
+        .bind(received_at.micros())
+        .bind(event_time)
+        .bind(began)
+        .bind(step)
+        .execute(&mut *self.tx)
+        .await?;
+        sqlx::query(
+            "INSERT INTO receipts (delivery, at, received_at, event_time, began, step) VALUES ($1, $2, $3, $4, $5, $6)",
+        )
+        .bind(row)
+        .bind(self.now.micros())
+        .bind(received_at.micros())
+        .bind(event_time)
+        .bind(began)
+        .bind(step)
+        .execute(&mut *self.tx)
+        .await?;
         let changes = sqlx::query("SELECT account, scope, kind, connection FROM changes WHERE row = $1")
             .bind(row)
             .fetch_all(&mut *self.tx)

@@ -12,6 +12,7 @@ mod recovering;
 mod replaying;
 mod rosters;
 mod scopes;
+mod sealing;
 mod sharing;
 mod stories;
 mod sweeping;

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::problem::Problem;
+use crate::delivery::Timestamp;
 
 /// The parameters of a request, repeated ones included.
 #[derive(Debug)]
@@ -30,6 +31,13 @@ impl Query {
         self.text(name)
             .map(|text| text.parse().map_err(|_| Problem::validation(format!("{name} must be a number"))))
             .transpose()
+    }
+
+    /// A time, or the beginning of a day.
+    pub(super) fn day(&self, name: &str) -> Result<Option<Timestamp>, Problem> {
+        let read = |text: &str| text.parse().or_else(|_| format!("{text}T00:00:00Z").parse());
+        let wrong = |_| Problem::validation(format!("{name} must be a date"));
+        self.text(name).map(|text| read(text).map_err(wrong)).transpose()
     }
 
     /// One of the allowed words.

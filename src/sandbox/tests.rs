@@ -50,7 +50,7 @@ async fn a_link_and_an_unlink_show_in_the_answer_the_list_and_the_events() {
     assert_eq!(sandbox.linked(9002), None);
 
     let (_, events) = ask(&sandbox, "GET", "/public/events?source=PUBLIC_API", None).await;
-    assert_eq!((&events["total"], &events["data"][1]["userId"]), (&json!(2), &json!(519)));
+    assert_eq!((&events["total"], &events["data"][1]["user"]["id"]), (&json!(2), &json!(519)));
     assert_eq!(events["data"][0]["type"], "USER_IDENTITY_VERSION_CONTROL_LINK_UPDATED");
 }
 

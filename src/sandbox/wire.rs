@@ -107,15 +107,21 @@ fn nested_connection(of: &Connection) -> Value {
     value
 }
 
-pub(super) fn event(event: &Event) -> Value {
+/// <https://developers.drata.com/openapi/reference/v1/overview/>: `EventResponsePublicDto`.
+pub(super) fn event(state: &State, event: &Event) -> Value {
     json!({
-        "id": event.id,
+        "id": format!("00000000-0000-4000-8000-{:012}", event.id),
         "type": event.kind,
         "category": "USER_IDENTITY",
         "source": "PUBLIC_API",
         "description": event.description,
-        "userId": event.user_id,
+        "metadata": { "targetEntity": null },
+        "status": null,
         "createdAt": date(Some(event.at)),
+        "user": event.user_id.and_then(|id| state.person(id)).map(user),
+        "connection": null,
+        "requestDescription": null,
+        "issues": [],
     })
 }
 

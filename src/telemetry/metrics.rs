@@ -140,6 +140,10 @@ pub const ROSTER_CHANGES: &str = "rollcall_roster_changes_total";
 pub const ROSTER_AGE: &str = "rollcall_roster_age_seconds";
 /// What a roster contradicts the ledger in.
 pub const ROSTER_PENDING: &str = "rollcall_roster_pending_differences";
+/// The latest seal over the ledger's history.
+pub const SEALS: &str = "rollcall_seals";
+/// How its hash begins.
+pub const SEAL_HEAD: &str = "rollcall_seal_head";
 
 /// Every metric. Documentation is written from this table, and nothing may be recorded that isn't in it.
 pub const METRICS: &[Metric] = &[
@@ -273,6 +277,13 @@ pub const METRICS: &[Metric] = &[
         Unit::Count,
         &["source", "root"],
         "Differences between a roster and the ledger that must show in another reading, or wait for an operator's yes.",
+    ),
+    gauge(SEALS, Unit::Count, &[], "The number of the latest seal over the ledger's history."),
+    gauge(
+        SEAL_HEAD,
+        Unit::Count,
+        &[],
+        "The first 13 hexadecimal digits of that seal's hash, as a number: a record of it that isn't in the ledger itself.",
     ),
 ];
 

@@ -11,6 +11,7 @@ mod harness;
 mod people;
 mod recover;
 mod replay;
+mod report;
 mod roster;
 mod serve;
 mod sweep;

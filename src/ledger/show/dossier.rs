@@ -8,6 +8,7 @@ use sqlx::{AnyConnection, Row};
 
 use super::accounts::State;
 use super::deliveries::{EffectRow, effect_of};
+use super::timeline::{self, Moment};
 use super::{AttemptRow, ScopeLabel, optional_status, optional_time, scope_label};
 use crate::access::{
     Access, AccessKind, Account, AccountKind, ChangeKey, Ended, Grant, Root, ScopeId, access, ended, is_gone,
@@ -39,6 +40,8 @@ pub struct Dossier {
     pub connections: Vec<StatusDossier>,
     /// Every delivery that concerned it, the last recorded first.
     pub deliveries: Vec<Concern>,
+    /// What happened, in order of time: deliveries, calls, replays and what operators did.
+    pub happened: Vec<Moment>,
     /// When this was read, by the database's clock.
     pub now: Timestamp,
 }
@@ -235,6 +238,7 @@ impl Ledger {
             said: said(&mut tx, account_row).await?,
             connections,
             deliveries: concerns(&mut tx, account_row).await?,
+            happened: timeline::of_account(&mut tx, account_row).await?,
             now,
         }))
     }

@@ -10,12 +10,15 @@
 //! * [`accounts`]: what is so and what should be so for each account;
 //! * [`people`]: whose they are, and from where that is known;
 //! * [`dossier`]: everything that is known of one account, and why its status is what it is;
+//! * [`timeline`]: what happened to an account, or with a delivery, in order of time;
+//! * [`evidence`]: every change of access in a period, for auditors;
 //! * [`counts`]: how much work there is.
 
 pub mod accounts;
 pub mod counts;
 pub mod deliveries;
 pub mod dossier;
+pub mod evidence;
 pub mod filter;
 pub mod outlook;
 pub mod people;
@@ -23,6 +26,7 @@ pub mod people;
 pub(crate) mod sample;
 #[cfg(test)]
 mod tests;
+pub mod timeline;
 
 use std::fmt;
 
@@ -133,7 +137,7 @@ fn optional_time(row: &AnyRow, column: &str) -> Result<Option<Timestamp>, Ledger
 }
 
 /// Writes what has a text form as that text.
-fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }
 

@@ -119,6 +119,12 @@ impl Sample {
         sample
     }
 
+    /// Gives an account another login, as a label from outside may be anything.
+    pub(crate) async fn call(&self, id: &str, login: &str) {
+        let query = sqlx::query("UPDATE accounts SET login = $2 WHERE stable = $1").bind(id).bind(login);
+        query.execute(&self.ledger.write).await.unwrap();
+    }
+
     /// Stops the database's clock at a time.
     async fn clock(&self, at: Timestamp) {
         self.trial.set_clock(at).await;

@@ -15,12 +15,14 @@ pub(super) async fn list(State(sandbox): State<Sandbox>, RawQuery(query): RawQue
     let user_id = query.number("userId")?;
     let from_api = query.text("source").is_none_or(|source| source == "PUBLIC_API");
     let kind = query.text("type");
+    let (from, to) = (query.day("createdAtStartDate")?, query.day("createdAtEndDate")?);
     answer(&sandbox, |state| {
         let rows: Vec<_> = state
             .events()
             .filter(|event| from_api && kind.is_none_or(|kind| kind == event.kind))
+            .filter(|event| from.is_none_or(|from| from <= event.at) && to.is_none_or(|to| event.at <= to))
             .filter(|event| user_id.is_none() || event.user_id == user_id)
             .collect();
-        Ok(page.of(&rows, |event| wire::event(event)))
+        Ok(page.of(&rows, |event| wire::event(state, event)))
     })
 }

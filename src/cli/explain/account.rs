@@ -1,86 +1,39 @@
-//! `rollcall explain`: why an account's status is what it is, in plain sentences.
+//! Why an account's status is what it is.
 
-use std::io::Write;
-
-use super::deliveries::why;
-use super::named::NameError;
-use super::table::{Table, Width, json, sentence, time};
-use super::words::{calls, key_text};
-use crate::access::{Access, AccessKind, AccountKind, AccountPattern};
+use super::page::{Grid, Page, Section, happened};
+use crate::access::{Access, AccessKind, AccountKind};
+use crate::cli::table::time;
+use crate::cli::words::key_text;
 use crate::delivery::Timestamp;
-use crate::ledger::Ledger;
 use crate::ledger::show::accounts::State;
 use crate::ledger::show::dossier::{By, Dossier, GrantRow, Known, StatusDossier};
-use crate::ledger::view::RootsOf;
 use crate::target::LinkStatus;
 
-const EXAMPLES: &str = "\
-Examples:
-  rollcall explain octocat                          a login, if only one account was ever seen with it
-  rollcall explain github:octocat
-  rollcall explain 'github:#583231'                 the stable id, which no other account ever has
-  rollcall explain github@git.acme.example:octocat  the account of that login on that host
-  rollcall explain octocat --json
-
-It shows what the ledger holds and asks neither the provider nor the platform.";
-
-/// Explain one account: what its status is, what it should be and why, and how it came about
-#[derive(Clone, Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
-pub struct Args {
-    /// The account: octocat, github:octocat, github:#583231, github@git.acme.example:octocat
-    #[arg(value_name = "ACCOUNT")]
-    account: AccountPattern,
-    /// Write one JSON object
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    width: Width,
-}
-
-/// Explains one account. `roots` tells the configured roots of a connection.
-///
-/// # Errors
-/// [`NameError`] if the pattern names no account or several, and whatever the ledger or `out` fails with.
-pub async fn run(args: &Args, ledger: &Ledger, roots: RootsOf<'_>, out: &mut dyn Write) -> anyhow::Result<()> {
-    let matches = ledger.accounts_named(&args.account).await?;
-    let name = args.account.to_string();
-    if matches.len() > 1 {
-        let candidates = matches.iter().map(|one| {
-            let login = one.label.login.as_ref().map_or_else(String::new, |login| format!("now {login}"));
-            (format!("'{}'", one.label.key), login)
-        });
-        return Err(NameError::Ambiguous { what: "account", name, candidates: candidates.collect() }.into());
-    }
-    let hint = "`rollcall accounts` lists who is; no delivery has spoken of this one yet";
-    let not_found = || NameError::NotFound { what: "account", name: name.clone(), hint };
-    let row = matches.first().ok_or_else(not_found)?.row;
-    let dossier = ledger.dossier(row, roots).await?.ok_or_else(not_found)?;
-    if args.json {
-        return json(out, &dossier);
-    }
-    who(&dossier, args.width, out)?;
+pub(super) fn page(dossier: &Dossier) -> Page {
+    let mut sections = vec![who(dossier)];
     if dossier.connections.is_empty() {
-        writeln!(out)?;
         let text =
             "The platform has no connection for what it has access to: it is recorded, and nothing is to be done.";
-        sentence(out, 0, args.width, text)?;
+        sections.push(Section { sentences: vec![text.to_owned()], ..Section::default() });
     }
-    for status in &dossier.connections {
-        connection(status, &dossier, args.width, out)?;
+    sections.extend(dossier.connections.iter().map(|status| connection(status, dossier)));
+    if !dossier.happened.is_empty() {
+        sections.push(happened(&dossier.happened));
     }
-    deliveries(&dossier, args.width, out)
+    Page { title: name(dossier), sections }
 }
 
-fn who(dossier: &Dossier, width: Width, out: &mut dyn Write) -> anyhow::Result<()> {
+fn name(dossier: &Dossier) -> String {
+    dossier.account.login.clone().unwrap_or_else(|| key_text(&dossier.account.key))
+}
+
+fn who(dossier: &Dossier) -> Section {
     let key = &dossier.account.key;
-    let login = dossier.account.login.as_deref();
     let what = match dossier.kind {
         AccountKind::Person => "an account",
         AccountKind::Bot => "a bot or service account, which is never linked to a person,",
     };
-    let name = login.map_or_else(|| key_text(key), ToOwned::to_owned);
-    sentence(out, 0, width, &format!("{name} is {what} at {} ({}).", key.host, key_text(key)))?;
+    let mut sentences = vec![format!("{} is {what} at {} ({}).", name(dossier), key.host, key_text(key))];
     let logins: Vec<String> = dossier
         .logins
         .iter()
@@ -90,40 +43,29 @@ fn who(dossier: &Dossier, width: Width, out: &mut dyn Write) -> anyhow::Result<(
         })
         .collect();
     if !logins.is_empty() {
-        sentence(out, 0, width, &format!("It was seen with the login {}.", logins.join(" and ")))?;
+        sentences.push(format!("It was seen with the login {}.", logins.join(" and ")));
     }
-    Ok(())
+    Section { sentences, ..Section::default() }
 }
 
-fn connection(status: &StatusDossier, dossier: &Dossier, width: Width, out: &mut dyn Write) -> anyhow::Result<()> {
-    writeln!(out, "\nConnection {}", status.connection)?;
-    sentence(out, 2, width, &actual(status))?;
-    sentence(out, 2, width, &desired(status, dossier.kind))?;
-    if let Some(whose) = whose(status, dossier) {
-        sentence(out, 2, width, &whose)?;
-    }
-    sentence(out, 2, width, &work(status, dossier.now))?;
+fn connection(status: &StatusDossier, dossier: &Dossier) -> Section {
+    let mut sentences = vec![actual(status), desired(status, dossier.kind)];
+    sentences.extend(whose(status, dossier));
+    sentences.push(work(status, dossier.now));
     if !status.roots.is_empty() {
         let roots: Vec<String> =
             status.roots.iter().map(|root| format!("{} is {}", root.root, standing(root.standing))).collect();
-        sentence(out, 2, width, &format!("Towards the roots: {}.", roots.join(", ")))?;
+        sentences.push(format!("Towards the roots: {}.", roots.join(", ")));
     }
-    if !status.grants.is_empty() {
-        writeln!(out)?;
-        let mut table = Table::new(&["ACCESS TO", "NOW", "LATEST CHANGE", "WHEN", "BY DELIVERY"]);
-        for grant in &status.grants {
-            let now = if grant.held { "held" } else { "not held" };
-            let by = format!("{} ({})", grant.by.delivery, grant.by.source);
-            let change = grant.change.as_str().to_owned();
-            table.row([grant.scope.to_string(), now.into(), change, time(grant.by.event_time), by], &end(grant));
-        }
-        table.write(out, 2, width)?;
-    }
-    if !status.calls.is_empty() {
-        writeln!(out)?;
-        calls(&status.calls).write(out, 2, width)?;
-    }
-    Ok(())
+    let row = |grant: &GrantRow| {
+        let now = if grant.held { "held" } else { "not held" };
+        let by = format!("{} ({})", grant.by.delivery, grant.by.source);
+        let change = grant.change.as_str().to_owned();
+        (vec![grant.scope.to_string(), now.into(), change, time(grant.by.event_time), by], end(grant))
+    };
+    let header = vec!["ACCESS TO", "NOW", "LATEST CHANGE", "WHEN", "BY DELIVERY"];
+    let grid = Grid { header, rows: status.grants.iter().map(row).collect() };
+    Section { heading: format!("Connection {}", status.connection), sentences, grid }
 }
 
 /// Whose it is, and from where that is known.
@@ -248,25 +190,4 @@ fn end(grant: &GrantRow) -> String {
     };
     let By { event_time, source, delivery } = &ended.by;
     format!("{what} on {} by {delivery} ({source})", time(*event_time))
-}
-
-fn deliveries(dossier: &Dossier, width: Width, out: &mut dyn Write) -> anyhow::Result<()> {
-    if dossier.deliveries.is_empty() {
-        return Ok(());
-    }
-    writeln!(out, "\nDeliveries, the last recorded first")?;
-    let mut table = Table::new(&["ROW", "RECEIVED", "EVENT", "CHANGE", "EFFECT"]);
-    for concern in &dossier.deliveries {
-        let effect = &concern.effect;
-        let change = match &effect.scope {
-            Some(scope) => format!("{} {scope}", effect.change),
-            None => effect.change.clone(),
-        };
-        let row = format!("#{}", concern.row);
-        let cells = [row, time(concern.received_at), concern.event.clone(), change, effect.effect.to_string()];
-        let why = why(effect);
-        let id = format!("{} of {}", concern.delivery, concern.source);
-        table.row(cells, &if why.is_empty() { id } else { format!("{id} · {why}") });
-    }
-    Ok(table.write(out, 2, width)?)
 }
