@@ -83,6 +83,12 @@ pub fn find(name: &str) -> Option<&'static Description> {
 /// One side of a provider, built for a source.
 pub type Built<T> = Result<Box<T>, SettingsError>;
 
+/// Builds what recovers what a provider failed to deliver to a source.
+pub type RecoverOf = fn(&SourceSettings) -> Built<dyn Recover>;
+
+/// Builds what reads a source's rosters.
+pub type RosterOf = fn(&SourceSettings) -> Box<dyn roster::Roster>;
+
 /// What rollcall knows of a provider.
 #[derive(Debug)]
 pub struct Description {
@@ -99,7 +105,7 @@ pub struct Description {
     /// Its API, if it has one that rollcall asks: for rosters, and for deliveries that it failed to bring.
     pub api: Option<api::ApiDescription>,
     /// Builds what reads a source's rosters, if its API has any that rollcall reads.
-    pub roster: Option<fn(&SourceSettings) -> Box<dyn roster::Roster>>,
+    pub roster: Option<RosterOf>,
     /// The truth table: every event that it understands and what that means.
     pub events: &'static [EventRow],
     /// What to switch on at the provider, where that isn't called as the events are.
@@ -113,7 +119,7 @@ pub struct Description {
     /// Builds a signer for a source.
     pub signer: fn(&SourceSettings, Secret) -> Built<dyn Signer>,
     /// Builds what knows its API of deliveries, if it has one.
-    pub recover: Option<fn(&SourceSettings) -> Built<dyn Recover>>,
+    pub recover: Option<RecoverOf>,
 }
 
 /// One row of a provider's truth table.
