@@ -279,6 +279,8 @@ async fn look(ledger: Ledger, leases: Vec<Lease>) {
             desired: Some(PERSON),
             actual: Some(PERSON),
             identity: Some(IdentityRef(71)),
+            person_from: None,
+            keep_drift: false,
             keep_intent: false,
             due_at: None,
         };
