@@ -33,6 +33,7 @@ use crate::people::People;
 use crate::people::file::PeopleError;
 use crate::provider::{Secret, SettingsError};
 use crate::reconcile::{self, Policies, Reconciler};
+use crate::recover::{self, Recovery};
 use crate::shutdown::Tasks;
 use crate::sweep::Sweep;
 use crate::telemetry::metrics::Metrics;
@@ -222,6 +223,8 @@ pub struct WorkerRole {
     pub prefetch: u16,
     /// How long an accepted delivery may be on its way before it is missing.
     pub missing_after: Duration,
+    /// What can be recovered of which sources, and how often that is done.
+    pub recover: (Vec<Recovery>, Duration),
 }
 
 /// What a ledger needs before it can be worked with; see [`prepare`].
@@ -353,6 +356,10 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
         work.spawn(watch_people(file, people, role.ledger, Arc::clone(&reconciler), back.token().clone()));
     }
     work.spawn(observer.run(back.token().clone()));
+    let (recoveries, every) = role.recover;
+    for recovery in recoveries {
+        work.spawn(recover::schedule::run(recovery, every, back.token().clone()));
+    }
 
     let needed = if alone { Needed::Yes } else { Needed::No };
     let mut parts = vec![

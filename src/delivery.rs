@@ -49,6 +49,12 @@ impl Timestamp {
         self.plus_micros(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX))
     }
 
+    /// This time without what is less than a second.
+    #[must_use]
+    pub const fn whole_second(self) -> Self {
+        Self(self.0 - self.0.rem_euclid(1_000_000))
+    }
+
     /// How long ago `earlier` was, zero if it lies ahead.
     #[must_use]
     pub fn since(self, earlier: Self) -> std::time::Duration {

@@ -19,6 +19,9 @@ const ASK: Duration = Duration::from_mins(1);
 /// How long to wait after the ledger has failed.
 const LEDGER_AGAIN: Duration = Duration::from_secs(10);
 
+/// What the result of a job that failed begins with.
+pub const FAILED: &str = "failed: ";
+
 /// A job.
 #[derive(Clone, Copy, Debug)]
 pub struct Job<'a> {
@@ -71,7 +74,7 @@ where
         }
         Err(error) => {
             tracing::warn!(job = job.name, %error, "failed");
-            format!("failed: {error}")
+            format!("{FAILED}{error}")
         }
     };
     match ledger.end_job(lease, job.every, &result).await {

@@ -25,6 +25,7 @@
 //! | [`worker`] | one delivery → its changes, committed, acked |
 //! | [`ingress`] | the HTTP edge and the admin listener |
 //! | [`replay`] | deliveries published again, from the ledger or an export |
+//! | [`recover`] | what a provider failed to deliver: found in its own list, asked for again, waited for |
 //! | [`config`], [`telemetry`] | settings, validated whole; logs and metrics |
 //! | [`app`], [`shutdown`], [`jobs`], [`outbound`], [`api`], [`backoff`] | settings → ports → tasks; how everything ends; what is done on a schedule; how requests of ours go out, to providers' APIs too, and when again |
 //! | [`cli`], [`demo`] | one file a command; the stories |
@@ -58,6 +59,7 @@ pub mod outbound;
 pub mod people;
 pub mod provider;
 pub mod reconcile;
+pub mod recover;
 pub mod replay;
 pub mod sandbox;
 pub mod shutdown;

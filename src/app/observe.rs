@@ -10,13 +10,18 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{Health, SharedBroker, State};
 use crate::delivery::{SourceName, Timestamp};
 use crate::ingress::admin::HealthOf;
+use crate::jobs::FAILED;
 use crate::ledger::balance::Gap;
 use crate::ledger::outcome::Outcome;
+use crate::ledger::recoveries::Irrecoverable;
 use crate::ledger::{Ledger, LedgerError};
+use crate::recover;
 use crate::telemetry::metrics as names;
 
 /// How often gauges and health are brought up to date.
 const EVERY: Duration = Duration::from_secs(5);
+/// For how long health tells of what can't be recovered any more.
+const LATELY: Duration = Duration::from_hours(7 * 24);
 /// The names of three parts.
 pub(super) const LEDGER: &str = "ledger";
 pub(super) const BALANCE: &str = "balance";
@@ -124,8 +129,43 @@ impl Observer {
         }
         let mut unwell: BTreeMap<String, Health> = self.ledger.blind_sources().await?.into_iter().map(blind).collect();
         unwell.extend(self.drift(counts.drifted).map(|health| (DRIFT.to_owned(), health)));
+        self.recovered(&mut unwell).await?;
         unwell.extend(self.balance().map(|health| (BALANCE.to_owned(), health)));
         Ok(unwell)
+    }
+
+    /// What providers failed to deliver, and what of that can't be had any more.
+    async fn recovered(&self, unwell: &mut BTreeMap<String, Health>) -> Result<(), LedgerError> {
+        let counts = self.ledger.recovery_counts().await?;
+        for source in &self.sources {
+            let of_source = counts.get(source.as_str()).copied().unwrap_or_default();
+            for (name, count) in [
+                (names::RECOVER_REQUESTED, of_source.requested),
+                (names::RECOVER_RECOVERED, of_source.recovered),
+                (names::RECOVER_MISSING, of_source.missing),
+            ] {
+                metrics::gauge!(name, "source" => source.to_string()).set(number(count));
+            }
+        }
+        let mut degrade = |source: &str, since: Timestamp, what: String| {
+            let part = format!("source:{source}");
+            let reason = match unwell.remove(&part).and_then(|known| known.reason) {
+                Some(known) => format!("{known}; {what}"),
+                None => what,
+            };
+            unwell.insert(part, Health { state: State::Degraded, reason: Some(reason), since });
+        };
+        for (source, Irrecoverable { since, what }) in self.ledger.irrecoverable(LATELY).await? {
+            degrade(&source, since, format!("{what}; `rollcall gaps --source {source}` tells more"));
+        }
+        for job in self.ledger.jobs().await? {
+            let failure = job.result.as_deref().and_then(|result| result.strip_prefix(FAILED));
+            if let (Some(source), Some(why)) = (job.name.strip_prefix(recover::schedule::JOB), failure) {
+                let since = job.ended_at.unwrap_or(job.due_at);
+                degrade(source, since, format!("nobody can look at what it fails to deliver: {why}"));
+            }
+        }
+        Ok(())
     }
 
     /// Gauges of what isn't done yet, for every source, so that they fall to zero when all is.

@@ -91,7 +91,8 @@ impl FromStr for When {
 }
 
 impl When {
-    fn from(self, now: Timestamp) -> Timestamp {
+    /// The time that is meant, by that time.
+    pub(super) fn from(self, now: Timestamp) -> Timestamp {
         match self {
             Self::Ago(ago) => now.plus_micros(i64::try_from(ago.as_micros()).map_or(i64::MIN, |ago| -ago)),
             Self::At(at) => at,

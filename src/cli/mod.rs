@@ -9,11 +9,13 @@ mod choice;
 pub mod deliveries;
 mod exit;
 pub mod explain;
+mod gaps;
 mod migrate;
 pub mod named;
 mod people;
 pub mod providers;
 mod ready;
+mod recover;
 mod replay;
 mod sandbox;
 pub mod secrets;
@@ -91,6 +93,10 @@ enum Command {
     Approve(approve::Args),
     /// Show whether everything that was accepted has arrived, and what is missing
     Balance(balance::Args),
+    /// Have a provider deliver again what it failed to deliver
+    Recover(recover::Args),
+    /// Show for which periods nothing is missing, what is, and what nobody has looked at
+    Gaps(gaps::Args),
     /// Bring the ledger's tables up to date, or say what is pending
     Migrate(migrate::Args),
     /// Publish deliveries again: after a repair, from an export, or to another deployment
@@ -128,6 +134,8 @@ impl Cli {
             Command::Sweep(args) => Box::pin(sweep::run(args, &place, &mut std::io::stdout())).await,
             Command::Approve(args) => Box::pin(approve::run(args, &place, &mut std::io::stdout())).await,
             Command::Balance(args) => Box::pin(place.balance(&args)).await,
+            Command::Recover(args) => Box::pin(recover::run(args, &place, &mut std::io::stdout())).await,
+            Command::Gaps(args) => Box::pin(place.gaps(&args)).await,
             Command::Migrate(args) => Box::pin(place.migrate(args)).await,
             Command::Replay(args) => Box::pin(replay::run(*args, &place, &mut std::io::stdout())).await,
             Command::Secrets(args) => Box::pin(place.secrets(&args)).await,
@@ -158,14 +166,6 @@ impl Place {
     }
 }
 
-impl Place {
-    /// Who is at the command line, for the record.
-    fn operator(&self) -> &str {
-        let name = ["SUDO_USER", "LOGNAME", "USER"].iter().find_map(|name| self.env.get(*name));
-        name.map_or("unknown", String::as_str)
-    }
-}
-
 /// What a command says when the platform couldn't be asked: out of reach, or refused.
 fn asked_in_vain(failure: &Failure) -> anyhow::Error {
     if failure.is_transient() { OutOfReach(failure.to_string()).into() } else { anyhow::anyhow!("{failure}") }
@@ -180,6 +180,12 @@ impl Place {
         }
         Self::file_there(settings)?;
         Ok(Ledger::open(&settings.data_dir).await?)
+    }
+
+    /// Who runs the command, as far as the environment tells.
+    fn operator(&self) -> &str {
+        let names = ["SUDO_USER", "LOGNAME", "USER"];
+        names.iter().find_map(|name| self.env.get(*name)).map_or("unknown", String::as_str)
     }
 
     /// PostgreSQL's address, if the ledger is there.
@@ -291,6 +297,12 @@ impl Place {
         let settings = self.settings()?;
         let ledger = self.ledger(&settings).await?;
         balance::run(args, &ledger, settings.balance.after, &mut std::io::stdout()).await
+    }
+
+    async fn gaps(&self, args: &gaps::Args) -> anyhow::Result<Exit> {
+        let settings = self.settings()?;
+        let ledger = self.ledger(&settings).await?;
+        gaps::run(args, &settings, &ledger, &mut std::io::stdout()).await
     }
 
     async fn explain(&self, args: &explain::Args) -> anyhow::Result<Exit> {

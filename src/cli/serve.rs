@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Exit, Place, say};
+use super::{Exit, Place, recover, say};
 use crate::app::{self, FolderLock, IngressRole, Preparation, Setup, StartError, WorkerRole};
 use crate::broker::spool;
 use crate::config::{SecretRef, Settings, Source};
@@ -78,6 +78,8 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
     let in_folder = broker_url.is_none() || (has(Role::Worker) && settings.ledger.url.is_none());
     let _lock = if in_folder { Some(FolderLock::take(&settings.data_dir)?) } else { None };
     let ledger = if has(Role::Worker) { Some(open_ledger(&settings, place, args.dry_run).await?) } else { None };
+    let recoveries =
+        ledger.as_ref().map(|(ledger, _)| recover::all(&settings, place, ledger)).transpose()?.unwrap_or_default();
     // The spool has a lock of its own, so that an ingress and a worker apart can share data_dir.
     let spooling = has(Role::Ingress) && settings.has_spool(Role::ALL.into_iter().all(has));
     let spool_folder = spooling.then(|| settings.spool_folder());
@@ -124,6 +126,7 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
         sweep_every: settings.sweep.every,
         prefetch: settings.broker.prefetch,
         missing_after: settings.balance.after,
+        recover: (recoveries, settings.recover.every),
     });
     let running = app::start(Setup { broker, spool, ingress, worker, metrics }, admin)?;
     let roles: Vec<&str> = Role::ALL.into_iter().filter(|role| has(*role)).map(Role::as_str).collect();

@@ -120,7 +120,7 @@ pub(super) fn json(out: &mut dyn Write, value: &impl Serialize) -> anyhow::Resul
 
 /// A time to the second: the rest is in the JSON.
 pub(super) fn time(at: Timestamp) -> String {
-    Timestamp(at.micros() - at.micros().rem_euclid(1_000_000)).to_string()
+    at.whole_second().to_string()
 }
 
 /// A text without anything that a terminal might obey: control characters, and marks that turn text around.

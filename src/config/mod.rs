@@ -16,6 +16,7 @@ mod ledger;
 mod log;
 mod people;
 mod problem;
+mod recover;
 mod retry;
 mod secret;
 mod source;
@@ -35,6 +36,7 @@ pub use keys::{DEFAULTS, KeyDoc, keys};
 pub use ledger::Ledger;
 pub use people::People;
 pub use problem::{ConfigError, Problem};
+pub use recover::Recover;
 pub use retry::Retry;
 pub use secret::{SecretRef, UrlRef, shown};
 pub use source::Source;
@@ -82,6 +84,8 @@ pub struct Settings {
     pub sweep: Sweep,
     /// `[balance]`
     pub balance: Balance,
+    /// `[recover]`
+    pub recover: Recover,
     /// `[people]`
     pub people: People,
     /// `[log]`
@@ -174,6 +178,7 @@ fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settin
     let retry = Retry::read(layers);
     let sweep = Sweep::read(layers);
     let balance = Balance::read(layers);
+    let recover = Recover::read(layers);
     let people = People::read(layers);
     let log = log::read(layers);
     let tables = layers.take_sources();
@@ -190,6 +195,7 @@ fn read(layers: &mut Layers, registry: &[&'static Description]) -> Option<Settin
         retry: retry?,
         sweep: sweep?,
         balance: balance?,
+        recover: recover?,
         people: people?,
         log: log?,
         sources,

@@ -41,6 +41,7 @@ const fn provider(name: &'static str, default_host: Option<&'static str>) -> Des
         invents: &[],
         verifier: |_, _| Err(SettingsError { key: String::new(), message: "no verifier in this test".to_owned() }),
         interpreter,
+        recover: None,
         signer: |_, _| Err(SettingsError { key: String::new(), message: "no signer in this test".to_owned() }),
     }
 }

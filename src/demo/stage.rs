@@ -184,6 +184,7 @@ impl Stage {
             sweep_every: None,
             prefetch: 100,
             missing_after: defaults.balance.after,
+            recover: (Vec::new(), defaults.recover.every),
         };
         let (ingress, worker) = (Some(ingress), Some(worker));
         let setup = Setup { broker, spool: None, ingress, worker, metrics: metrics::install()? };

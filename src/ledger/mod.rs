@@ -15,6 +15,7 @@
 //! * [`begun`]: messages that killed their worker;
 //! * [`unreadable`]: messages that aren't ours or can't be read;
 //! * [`kept`]: a delivery as it was recorded;
+//! * [`recoveries`]: what providers failed to deliver, and what became of it;
 //! * [`replays`]: runs that publish deliveries again;
 //! * [`sweep`]: what a sweep reads and marks;
 //! * [`secrets`]: what each secret has verified, and what was refused;
@@ -45,6 +46,7 @@ pub mod learned;
 pub mod outcome;
 pub mod people;
 pub mod record;
+pub mod recoveries;
 pub mod replays;
 pub mod secrets;
 pub mod show;

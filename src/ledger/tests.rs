@@ -8,6 +8,7 @@ mod jobs;
 mod order;
 mod people;
 mod recording;
+mod recovering;
 mod replaying;
 mod scopes;
 mod sharing;

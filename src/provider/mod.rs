@@ -26,6 +26,7 @@
 //!    access to act; a loss whose time isn't told has none ([`When`]).
 //! 6. **The truth table**: an [`EventRow`] for each event that means something and for those of which people may think so,
 //!    and two comment lines `<!-- events of NAME -->` and `<!-- /events -->` in the folder's documentation.
+//!    If its API tells which deliveries failed and delivers them again, `recover.rs` knows it: [`recover::Recover`].
 //! 7. **One line in [`REGISTRY`]**, and `mod NAME;` above it.
 //! 8. **Tests.** In the folder: the truth table against the code, each required field broken, each label missing, on bodies
 //!    of invented people. Then a line in `CASES` of `provider/tests.rs` and its headers in `marks` there, which runs every
@@ -43,6 +44,7 @@ mod fields;
 mod gitea;
 mod github;
 mod gitlab;
+pub mod recover;
 mod scheme;
 pub mod signature;
 mod standard;
@@ -50,6 +52,7 @@ mod standard;
 use http::HeaderMap;
 use secrecy::SecretString;
 
+use self::recover::Recover;
 use crate::access::{Change, RootPattern, When};
 use crate::delivery::{
     Delivery, Encoding, InvalidName, Named, SecretName, SourceName, Timestamp, Unverified, Verified,
@@ -104,6 +107,8 @@ pub struct Description {
     pub interpreter: fn(&SourceSettings) -> Built<dyn Interpreter>,
     /// Builds a signer for a source.
     pub signer: fn(&SourceSettings, Secret) -> Built<dyn Signer>,
+    /// Builds what knows its API of deliveries, if it has one.
+    pub recover: Option<fn(&SourceSettings) -> Built<dyn Recover>>,
 }
 
 /// One row of a provider's truth table.

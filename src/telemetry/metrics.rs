@@ -123,6 +123,12 @@ pub const UNREADABLE_MESSAGES: &str = "rollcall_unreadable_messages";
 pub const OPEN_DELIVERIES: &str = "rollcall_open_deliveries";
 /// Accepted deliveries that haven't arrived.
 pub const MISSING_DELIVERIES: &str = "rollcall_missing_deliveries";
+/// How often providers were asked to deliver again.
+pub const RECOVER_REQUESTED: &str = "rollcall_recover_requested";
+/// Deliveries that arrived after that.
+pub const RECOVER_RECOVERED: &str = "rollcall_recover_recovered";
+/// Deliveries that failed and haven't arrived.
+pub const RECOVER_MISSING: &str = "rollcall_recover_missing";
 /// The age of the oldest change that isn't applied.
 pub const OLDEST_UNAPPLIED: &str = "rollcall_oldest_unapplied_seconds";
 
@@ -228,6 +234,19 @@ pub const METRICS: &[Metric] = &[
         Unit::Count,
         &["source"],
         "Accepted deliveries that should have been recorded by now and aren't.",
+    ),
+    gauge(
+        RECOVER_REQUESTED,
+        Unit::Count,
+        &["source"],
+        "How often providers were asked to deliver again what had failed, in all.",
+    ),
+    gauge(RECOVER_RECOVERED, Unit::Count, &["source"], "Deliveries that arrived after that, in all."),
+    gauge(
+        RECOVER_MISSING,
+        Unit::Count,
+        &["source"],
+        "Deliveries that matter, failed at the provider and haven't arrived; `rollcall gaps` names them.",
     ),
 ];
 

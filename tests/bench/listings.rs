@@ -178,8 +178,8 @@ async fn fill(ledger: &Ledger, reader: &Reader, deliveries: u64, accounts: u64, 
                 actual: Some(PERSON),
                 identity: Some(IdentityRef(71)),
                 person_from: None,
-                keep_drift: false,
                 keep_intent: false,
+                keep_drift: false,
                 due_at: waits.then(|| view.now.plus(Duration::from_secs(3600))),
             };
             ledger.settle(lease, view.version, &settlement, Vec::new()).await.unwrap();

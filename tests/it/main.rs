@@ -9,6 +9,7 @@ mod docs;
 #[expect(dead_code, reason = "the chaos harness uses what these tests do not")]
 mod harness;
 mod people;
+mod recover;
 mod replay;
 mod serve;
 mod sweep;

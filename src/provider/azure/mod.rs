@@ -57,6 +57,7 @@ pub(super) static DESCRIPTION: Description = Description {
         scheme(settings)?;
         Ok(Box::new(Azure { host: settings.host.clone() }))
     },
+    recover: None,
     signer: |settings, secret| {
         Ok(Box::new(SchemeSigner::new(scheme(settings)?, secret, &settings.host, |_| Vec::new(), invent)?))
     },

@@ -60,6 +60,7 @@ pub(crate) static DATA_CENTER: Description = Description {
         check(settings)?;
         Ok(Box::new(DataCenter { host: settings.host.clone() }))
     },
+    recover: None,
     signer: |settings, secret| {
         check(settings)?;
         let headers = |draft: &Draft| sent(draft, "x-request-id");

@@ -79,6 +79,7 @@ macro_rules! member {
                 signs_only(settings, $title, $signature)?;
                 Ok(Box::new(Family { provider: $name, host: settings.host.clone() }))
             },
+            recover: None,
             signer: |settings, secret| {
                 const HEADERS: HeadersOf = |draft| vec![($event, draft.event.clone()), ($delivery, draft.id.clone())];
                 signs_only(settings, $title, $signature)?;

@@ -9,6 +9,7 @@
 mod events;
 mod interpret;
 mod invent;
+mod recover;
 mod sign;
 mod verify;
 
@@ -46,6 +47,7 @@ pub(super) static DESCRIPTION: Description = Description {
         check(settings)?;
         Ok(Box::new(sign::GitHubSigner::new(&settings.host, HmacKey::new(&secret)?)))
     },
+    recover: Some(|settings| Ok(Box::new(recover::GitHubRecover::new(settings)?))),
 };
 
 const HEADER_EVENT: &str = "X-GitHub-Event";
@@ -72,7 +74,7 @@ fn api_base(host: &str) -> String {
     if is_cloud(host) { format!("https://api.{host}") } else { format!("https://{host}/api/v3") }
 }
 
-/// GitHub has one way to verify and no settings of its own.
+/// GitHub has one way to verify, and of its own only the name of the hook.
 fn check(settings: &SourceSettings) -> Result<(), SettingsError> {
     let error = |key: &str, message: &str| Err(SettingsError { key: key.to_owned(), message: message.to_owned() });
     if settings.verify.as_deref().is_some_and(|verify| verify != "signature") {
@@ -81,7 +83,8 @@ fn check(settings: &SourceSettings) -> Result<(), SettingsError> {
     if settings.header.is_some() {
         return error("header", "GitHub's signature is always in X-Hub-Signature-256; leave the key out");
     }
-    settings.only_own_keys(&[])
+    settings.only_own_keys(&["hook"])?;
+    recover::GitHubRecover::new(settings).map(drop)
 }
 
 #[cfg(test)]

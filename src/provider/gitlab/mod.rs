@@ -10,6 +10,7 @@
 
 mod events;
 mod interpret;
+mod recover;
 
 use http::{HeaderMap, HeaderName};
 use serde_json::json;
@@ -58,11 +59,13 @@ pub(super) static DESCRIPTION: Description = Description {
         const HEADERS: HeadersOf = headers;
         Ok(Box::new(SchemeSigner::new(scheme(settings)?, secret, &settings.host, HEADERS, invent)?))
     },
+    recover: Some(|settings| Ok(Box::new(recover::GitLabRecover::new(settings)?))),
 };
 
 /// The scheme that the source's table chooses; also everything else of it that only GitLab can judge.
 fn scheme(settings: &SourceSettings) -> Result<Scheme, SettingsError> {
-    settings.only_own_keys(&[])?;
+    settings.only_own_keys(&["hook"])?;
+    recover::GitLabRecover::new(settings)?;
     if settings.header.is_some() {
         return Err(blame("header", "GitLab's headers are always the same; leave the key out"));
     }

@@ -51,6 +51,7 @@ pub(super) static DESCRIPTION: Description = Description {
         Ok(Box::new(StandardVerifier { inner, rules }))
     },
     interpreter: |settings| Ok(Box::new(Standard { host: settings.host.clone(), rules: Rules::read(settings)? })),
+    recover: None,
     signer: |settings, secret| {
         Ok(Box::new(SchemeSigner::new(Scheme::Standard, secret, &settings.host, |_| Vec::new(), invent)?))
     },

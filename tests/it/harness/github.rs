@@ -31,6 +31,18 @@ impl Posted {
         self
     }
 
+    /// The event, without its action, and the action, if it has one.
+    pub(crate) fn event(&self) -> (String, Option<String>) {
+        let body: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
+        let event = self.headers["x-github-event"].to_str().unwrap().to_owned();
+        (event, body["action"].as_str().map(str::to_owned))
+    }
+
+    /// Posts it. None if there was no answer.
+    pub(crate) async fn post(&self, http: &reqwest::Client, to: &Url) -> Option<reqwest::Response> {
+        http.post(to.clone()).headers(self.headers.clone()).body(self.body.clone()).send().await.ok()
+    }
+
     /// Its head and body, as they go over the wire.
     pub(crate) fn wire(&self, to: &Url) -> (String, Bytes) {
         let mut head = format!("POST {} HTTP/1.1\r\nhost: test\r\n", to.path());
@@ -199,8 +211,7 @@ impl GitHub {
 
     /// Posts a delivery. None if there was no answer.
     pub(crate) async fn post(&self, to: &Url, delivery: &Posted) -> Option<Answer> {
-        let request = self.http.post(to.clone()).headers(delivery.headers.clone()).body(delivery.body.clone());
-        let response = request.send().await.ok()?;
+        let response = delivery.post(&self.http, to).await?;
         let retry_after = response.headers().get("Retry-After").map(|value| value.to_str().unwrap().to_owned());
         Some(Answer { status: response.status().as_u16(), retry_after })
     }

@@ -1,6 +1,7 @@
 //! What the tests need around rollcall: services, and waiting for things without guessing how long they take.
 
 pub(crate) mod chaos;
+pub(crate) mod deliveries_api;
 pub(crate) mod github;
 pub(crate) mod postgresql;
 pub(crate) mod process;
