@@ -19,16 +19,15 @@ use crate::reconcile::{OnAccessLost, Policies};
 use crate::target::ConnectionRef;
 
 const EXAMPLES: &str = "\
-A deleted organisation, group or repository takes access from everybody who held it; above mass_change_limit of its source
+A deleted organisation, group or repository takes access from everybody who held it; above mass_change_limit of its source \
 such a delivery is held until an operator says yes. The accounts are shown first, with what becomes of each.
 
 Examples:
-  rollcall deliveries --outcome held                            what is held
-  rollcall approve 72d3162e-cc78-11e3-81ab-4c9367dc0958 --dry-run   whom it concerns
-  rollcall approve '#812'
-  rollcall approve '#812' --yes                                 without the question
+  rollcall deliveries --outcome held        what is held
+  rollcall approve '#812' --dry-run         whom it concerns
+  rollcall approve '#812' --yes             without the question
 
-With --json: an object with row, delivery, source, event, approved, and concerned: an array of objects with account, login,
+With --json: an object with row, delivery, source, event, approved, and concerned: an array of objects with account, login, \
 connection, actual, access and then (what becomes of it).";
 
 /// How many accounts are listed at most.

@@ -21,16 +21,15 @@ use crate::target::{ConnectionRef, PersonFrom, PersonRef};
 mod suggest;
 
 const EXAMPLES: &str = "\
-What an operator says wins over people.csv and over e-mail addresses, and is kept in the ledger with who and when. A worker
-that runs reconciles it at once.
+What an operator says wins over people.csv and over e-mail addresses, and is \
+kept in the ledger with who and when. A worker that runs reconciles it at once.
 
 Examples:
-  rollcall people list --from none                     of whom nobody knows whose they are
-  rollcall people suggest                              whose those might be, and the commands to say so
+  rollcall people list --from none           of whom nobody knows whose they are
+  rollcall people suggest                    whose those might be
   rollcall people link github:octocat ada@acme.example
-  rollcall people link 'github:#583231' user:518       by the stable id, and Drata's user id
-  rollcall people link github:newcomer bo@acme.example in advance: it means the first account seen with that login
-  rollcall people unlink github:octocat                it is nobody's, whatever else says so
+  rollcall people link 'github:#583231' user:518
+  rollcall people unlink github:octocat      it is nobody's
   rollcall people import people.csv --dry-run
   rollcall people export > people.csv";
 
@@ -48,6 +47,7 @@ enum Command {
     #[command(after_help = LIST)]
     List(ListArgs),
     /// Say that an account is a person's; overrides every other way to know it, and a link to somebody else at Drata
+    #[command(after_help = LINK)]
     Link {
         /// The account: octocat, github:octocat, github:#583231, github@git.acme.example:octocat
         #[arg(value_name = "ACCOUNT")]
@@ -93,12 +93,16 @@ enum Command {
     Export,
 }
 
+const LINK: &str = "\
+An account that no delivery has spoken of yet can be linked in advance: github:#583231 by its stable id, or github:octocat, \
+which then means the first account that is seen with that login.";
+
 const LIST: &str = "\
-With --json: an array of objects with account, login, connection, person, from (operator, people_file, event_email,
+With --json: an array of objects with account, login, connection, person, from (operator, people_file, event_email, \
 identity_email, platform, or null), operator, said_at, state, reason and after (its place, for --after).";
 
 const IMPORT: &str = "\
-The file is CSV as people.csv: the header account,person, then a row for each account with an e-mail address, user:518, or
+The file is CSV as people.csv: the header account,person, then a row for each account with an e-mail address, user:518, or \
 nobody. What operators have said of other accounts stays.
 
 With --json: an array of objects with account, login, known, person and news ({\"is\": \"added\" | \"changed\" | \"left\"}).";

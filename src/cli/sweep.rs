@@ -14,15 +14,15 @@ use crate::sweep::{Report, Sweep, SweepError, Swept};
 use crate::target::ConnectionRef;
 
 const EXAMPLES: &str = "\
-A worker sweeps by itself (sweep.every). A sweep lists Drata's identities and people in pages, and compares them with what
+A worker sweeps by itself (sweep.every). A sweep lists Drata's identities and people in pages, and compares them with what \
 the ledger knows. It changes nothing at Drata: it marks accounts as due, and a worker that runs reconciles them at once.
 
 Examples:
-  rollcall sweep --dry-run              what it would find, without marking anything
+  rollcall sweep --dry-run              what it would find
   rollcall sweep --source acme-github
-  rollcall accounts --drifted           what is left as somebody has set it at Drata
+  rollcall accounts --drifted           what somebody has changed at Drata
 
-With --json: an object with dry_run, people_unlisted and connections: an array of objects with connection, accounts,
+With --json: an object with dry_run, people_unlisted and connections: an array of objects with connection, accounts, \
 identities, still_waiting, drifted, marked, unclear and findings (account, login, finding, told).
 
 Exit codes: 0 done, 1 Drata refuses or it can't be told which connection is meant, 3 Drata or the ledger can't be reached.";

@@ -4,7 +4,7 @@ use super::*;
 use crate::delivery::Delivery;
 use crate::provider::api::{ApiDescription, TokenPlace};
 use crate::provider::{Interpreter, Meaning, Misshapen, SettingsError, SourceSettings};
-use crate::reconcile::OnAccessLost;
+use crate::reconcile::{Drift, OnAccessLost};
 use crate::target::ConnectionRef;
 use crate::worker::Connections;
 
@@ -370,4 +370,23 @@ fn naming_a_connection_in_one_source_and_not_in_the_other_is_refused() {
 fn commands_that_need_sources_say_so() {
     let error = load_text("").unwrap().require_sources().unwrap_err();
     assert!(error.to_string().contains("there is no [[source]]"));
+}
+
+#[test]
+fn a_drift_is_reported_or_corrected_and_sources_of_one_connection_agree_on_it() {
+    let with = |name: &str, drift: &str| source(name, &format!("on_access_lost = \"keep\"\n{drift}"));
+    assert_eq!(load_text(&with("a", "")).unwrap().sources[0].drift, Drift::Report);
+    assert_eq!(load_text(&with("a", "drift = \"correct\"")).unwrap().sources[0].drift, Drift::Correct);
+    let found = problems(&with("a", "drift = \"ignore\""));
+    assert!(found[0].contains("source[a].drift: must be \"report\""), "{found:?}");
+    let found = problems(&(with("a", "") + &with("b", "drift = \"correct\"")));
+    assert!(found[0].contains("source[b].drift: is \"correct\" here but \"report\" in source a"), "{found:?}");
+}
+
+#[test]
+fn a_sweep_can_be_switched_off_and_not_mistyped() {
+    assert_eq!(load_text("[sweep]\nevery = \"off\"").unwrap().sweep.every, None);
+    assert_eq!(load_text("").unwrap().sweep.every, Some(Duration::from_hours(6)));
+    let found = problems("[sweep]\nevery = \"daily\"");
+    assert!(found[0].contains("sweep.every: must be a duration") && found[0].contains("or \"off\""), "{found:?}");
 }

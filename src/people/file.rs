@@ -68,29 +68,29 @@ pub struct Row {
 /// If it can't be read, or any row can't be understood; then all that is wrong is told by line.
 pub fn read(path: &Path) -> Result<Vec<Row>, PeopleError> {
     let file = |source| PeopleError::File { path: path.to_owned(), source };
-    let mut reader =
-        csv::ReaderBuilder::new().trim(csv::Trim::All).comment(Some(b'#')).from_path(path).map_err(file)?;
+    let bytes = std::fs::read(path).map_err(|error| file(error.into()))?;
+    // A record's own position is where the blank lines and comments before it begin.
+    let is_skipped = |line: &[u8]| matches!(line, [] | [b'\r'] | [b'#', ..]);
+    let lines: Vec<u64> =
+        (1..).zip(bytes.split(|b| *b == b'\n')).filter(|(_, line)| !is_skipped(line)).map(|(n, _)| n).collect();
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).comment(Some(b'#')).from_reader(bytes.as_slice());
     if reader.headers().map_err(file)?.iter().ne(["account", "person"]) {
         return Err(PeopleError::Header { path: path.to_owned() });
     }
     let (mut rows, mut wrong) = (Vec::new(), Vec::new());
-    for record in reader.records() {
-        let at = |position: Option<&csv::Position>| position.map_or(0, csv::Position::line);
-        match record {
-            Ok(record) => {
-                let line = at(record.position());
-                match row(line, &record) {
-                    Ok(row) => rows.push(row),
-                    Err(message) => wrong.push((line, message)),
-                }
-            }
+    for (record, n) in reader.records().zip(1..) {
+        let line = lines.get(n).copied().unwrap_or_default();
+        let read = match record {
+            Ok(record) => row(line, &record),
             Err(error) => match error.kind() {
-                csv::ErrorKind::UnequalLengths { pos, len, .. } => {
-                    wrong.push((at(pos.as_ref()), format!("has {len} columns; write account,person")));
-                }
-                csv::ErrorKind::Utf8 { pos, .. } => wrong.push((at(pos.as_ref()), "isn't UTF-8".to_owned())),
+                csv::ErrorKind::UnequalLengths { len, .. } => Err(format!("has {len} columns; write account,person")),
+                csv::ErrorKind::Utf8 { .. } => Err("isn't UTF-8".to_owned()),
                 _ => return Err(file(error)),
             },
+        };
+        match read {
+            Ok(row) => rows.push(row),
+            Err(message) => wrong.push((line, message)),
         }
     }
     if wrong.is_empty() { Ok(rows) } else { Err(PeopleError::Rows { path: path.to_owned(), rows: wrong }) }

@@ -111,7 +111,9 @@ async fn an_import_says_by_line_what_is_wrong_and_an_export_is_imported_without_
     let refused = run(&site, &["import", path]).await;
     assert_eq!(refused.code, Some(2));
     assert!(
-        refused.log.contains("import.csv:3: account github:#2001 is the same account as github:dev-1"),
+        refused
+            .log
+            .contains("import.csv:3: account github@github.com:#2001 is the same account as github@github.com:dev-1"),
         "{refused:?}"
     );
     assert_eq!(done(&site, &["export"]).await, "account,person\n");

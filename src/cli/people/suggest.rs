@@ -23,8 +23,8 @@ use crate::target::ConnectionRef;
 const SHOWN: usize = 3;
 
 pub(super) const HELP: &str = "\
-It asks Drata for its people and identities, in pages: the key needs Personnel: List Personnel (or Users: List Users). What
-speaks for a person, the most first: e-mail addresses that begin alike, a login that is what the e-mail address begins with,
+It asks Drata for its people and identities, in pages: the key needs Personnel: List Personnel (or Users: List Users). What \
+speaks for a person, the most first: e-mail addresses that begin alike, a login that is what the e-mail address begins with, \
 a login that is the name, like it, or has a part of it. Whoever has left is so marked.
 
 With --json: an array of objects with account, login, connection and suggestions (person, user, name, has_left, reason).";
