@@ -5,7 +5,7 @@
 //! A sweep changes nothing at the platform and settles nothing: it marks accounts as due or as drifted, and the reconciler
 //! does what there is to do.
 //!
-//! * [`compare`]: what it finds, as a pure function.
+//! * [`mod@compare`]: what it finds, as a pure function.
 
 pub mod compare;
 
