@@ -4,7 +4,7 @@
 //! account's own e-mail address as an event gave it, then the identity's at the platform: exact, without regard to case.
 //! Nobody found is nobody: never a guess. Only an operator or the file may override a link that is there already.
 //!
-//! * [`file`]: reading `people.csv`;
+//! * [`mod@file`]: reading `people.csv`;
 //! * [`suggest`]: whose an account might be, for people to decide.
 
 pub mod file;

@@ -2,7 +2,7 @@
 //! ledger as access changes. So missed webhooks come right, and providers that send none of memberships, and accounts from
 //! before there was a rollcall.
 //!
-//! The way of one reading: [`read`] asks the questions of the provider's [`Roster`] until the roster is whole, [`compare`]
+//! The way of one reading: [`read`] asks the questions of the provider's [`Roster`] until the roster is whole, [`mod@compare`]
 //! says what differs and what of that counts already, and what counts is recorded as deliveries of rollcall's own making
 //! ([`crate::access::observation`]). What doesn't count yet is remembered until the next reading.
 
