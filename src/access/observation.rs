@@ -102,7 +102,13 @@ impl Observed {
 /// Whether a delivery is one of rollcall's own, which no provider has signed.
 #[must_use]
 pub fn is_own(delivery: &Delivery) -> bool {
-    *delivery.secret.0 == *MADE_HERE
+    is_made_here(&delivery.secret.0)
+}
+
+/// Whether that stands where the name of a secret stands in rollcall's own.
+#[must_use]
+pub fn is_made_here(secret: &str) -> bool {
+    secret == MADE_HERE
 }
 
 #[cfg(test)]

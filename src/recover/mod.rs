@@ -6,27 +6,33 @@
 //! where the other was and asks for nothing twice.
 
 pub mod coverage;
+mod error;
 pub mod gaps;
+mod hooks;
 mod pace;
+mod pages;
+mod report;
 pub mod schedule;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use url::Url;
 
+pub use self::error::RecoverError;
+pub use self::hooks::Found;
+pub use self::report::{HookPlan, HookReport, Wanted};
+
 use self::coverage::{OVERLAP, earlier, joined, next_look};
 use self::pace::Paced;
+use self::pages::Pages;
 use crate::api::{Api, ApiError};
 use crate::delivery::{SourceName, Timestamp};
+use crate::ledger::Ledger;
 use crate::ledger::recoveries::{Fate, HookKey, Look, LookPage, NewLook, Period, SeenAttempt, Undelivered};
-use crate::ledger::{Ledger, LedgerError};
-use crate::provider::api::{Ask, UnreadableAnswer};
-use crate::provider::recover::{Attempt, HookList, HookPath, HookRow, Hooks, Page, Recover, matters};
-use crate::provider::{Description, SettingsError};
+use crate::provider::Description;
+use crate::provider::recover::{Attempt, HookPath, Recover, matters};
 
 /// What happened so short a time ago may not be in the provider's list yet.
 const SETTLES: Duration = Duration::from_mins(1);
@@ -38,82 +44,6 @@ const ON_ITS_WAY: Duration = Duration::from_mins(2);
 const RECORDED: Duration = Duration::from_mins(5);
 /// The longest wait between two times that the schedule asks for the same delivery.
 const LONGEST: Duration = Duration::from_hours(6);
-/// How many hooks that post elsewhere are named.
-const NAMED: usize = 5;
-
-/// Why nothing, or not all, could be recovered.
-#[derive(Debug, thiserror::Error)]
-pub enum RecoverError {
-    /// The source's settings don't say where its hook is.
-    #[error("{0}")]
-    Hook(#[from] SettingsError),
-    /// The hooks can't be listed.
-    #[error("the hooks in {list} can't be listed: {why}{}", needs(.why, .permission))]
-    Hooks {
-        /// The list.
-        list: String,
-        /// Why.
-        why: ApiError,
-        /// What the token needs.
-        permission: &'static str,
-    },
-    /// None of the hooks is the source's.
-    #[error(
-        "none of the hooks in {lists} posts to {url}{others}; set ingress.public_url to the address that the provider \
-         knows, or `hook` in the source's table"
-    )]
-    NoHook {
-        /// The lists.
-        lists: String,
-        /// Where it should post to.
-        url: String,
-        /// Where they post to.
-        others: String,
-    },
-    /// The hook's attempts can't be listed.
-    #[error("the deliveries of {hook} can't be listed: {why}{}", needs(.why, .permission))]
-    Attempts {
-        /// The hook.
-        hook: String,
-        /// Why.
-        why: ApiError,
-        /// What the token needs.
-        permission: &'static str,
-    },
-    /// The token may not ask for deliveries.
-    #[error("{hook} can't be asked to deliver again: {why}{}", needs(.why, .permission))]
-    Again {
-        /// The hook.
-        hook: String,
-        /// Why.
-        why: ApiError,
-        /// What the token needs.
-        permission: &'static str,
-    },
-    /// The ledger failed.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-}
-
-impl RecoverError {
-    /// Whether the provider or the ledger couldn't be reached.
-    #[must_use]
-    pub const fn is_unreachable(&self) -> bool {
-        match self {
-            Self::Hooks { why, .. } | Self::Attempts { why, .. } | Self::Again { why, .. } => why.is_transient(),
-            Self::Ledger(_) => true,
-            Self::Hook(_) | Self::NoHook { .. } => false,
-        }
-    }
-}
-
-/// The way out, where the token is to blame.
-fn needs(why: &ApiError, permission: &str) -> String {
-    match why {
-        ApiError::Refused { .. } | ApiError::Missing { .. } => format!(". Needed is {permission}"),
-        _ => String::new(),
-    }
-}
 
 /// What can be recovered for one source, and by whom.
 #[derive(Debug)]
@@ -132,15 +62,6 @@ pub struct Recovery {
     pub endpoint: Option<Url>,
     /// The ledger.
     pub ledger: Ledger,
-}
-
-/// The hooks of a source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// The hooks.
-    pub hooks: Vec<HookPath>,
-    /// The lists in which none is the source's: whatever happens there isn't told to it.
-    pub without: Vec<String>,
 }
 
 /// How it is gone about.
@@ -172,124 +93,7 @@ pub enum Step {
 /// Whoever wants to know how far it has come.
 pub type Watcher<'a> = &'a (dyn Fn(&HookPath, Step) + Send + Sync);
 
-/// What it came to for one hook.
-#[derive(Clone, Debug, Serialize)]
-pub struct HookReport {
-    /// The hook.
-    #[serde(flatten)]
-    pub hook: HookKey,
-    /// What was looked at; null if everything was looked at before.
-    pub looked_at: Option<Period>,
-    /// How many attempts were read.
-    pub read: i64,
-    /// How many deliveries were asked for.
-    pub asked: usize,
-    /// How many arrived meanwhile.
-    pub arrived: u64,
-    /// What is missing, and why.
-    pub missing: Vec<Undelivered>,
-    /// Why the provider's list may not be the whole truth.
-    pub doubt: Option<String>,
-    /// The end of what was looked at before, if the provider no longer told of what came right after it.
-    pub lapsed_from: Option<Timestamp>,
-}
-
-impl fmt::Display for HookReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.hook.hook)?;
-        match (&self.looked_at, self.missing.len()) {
-            (None, 0) => f.write_str("nothing new to look at")?,
-            (Some(Period { from, to }), 0) => {
-                write!(f, "no gap between {} and {}", from.whole_second(), to.whole_second())?
-            }
-            (_, 1) => f.write_str("a delivery that matters is missing")?,
-            (_, missing) => write!(f, "{missing} deliveries that matter are missing")?,
-        }
-        write!(f, " ({} attempts read, {} asked for again, {} arrived)", self.read, self.asked, self.arrived)
-    }
-}
-
-/// What it would come to for one hook.
-#[derive(Clone, Debug, Serialize)]
-pub struct HookPlan {
-    /// The hook.
-    #[serde(flatten)]
-    pub hook: HookKey,
-    /// What was looked at.
-    pub looked_at: Period,
-    /// How many attempts were read.
-    pub read: i64,
-    /// What would be asked for.
-    pub would_ask: Vec<Wanted>,
-}
-
-/// A delivery that would be asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Wanted {
-    /// Its id.
-    pub delivery: String,
-    /// The event.
-    pub event: String,
-    /// When it failed, if that is told.
-    pub failed_at: Option<Timestamp>,
-    /// How, in the provider's words.
-    pub status: String,
-    /// Why it can't be asked for, if so.
-    pub lost: Option<&'static str>,
-}
-
 impl Recovery {
-    /// The source's hooks.
-    ///
-    /// # Errors
-    /// If they can't be found.
-    pub async fn hooks(&self) -> Result<Found, RecoverError> {
-        let lists = match self.recover.hooks()? {
-            Hooks::Named(hook) => return Ok(Found { hooks: vec![hook], without: Vec::new() }),
-            Hooks::Listed(lists) => lists,
-        };
-        let Some(endpoint) = &self.endpoint else {
-            let message = "ingress.public_url isn't set, so nobody can tell the source's hook from others; set it to the \
-                address that the provider knows, or `hook` in the source's table";
-            return Err(SettingsError { key: "hook".to_owned(), message: message.to_owned() }.into());
-        };
-        let (mut ours, mut without, mut others) = (Vec::new(), Vec::new(), Vec::new());
-        for list in &lists {
-            let before = ours.len();
-            for row in self.hooks_in(list).await? {
-                match row.url.as_deref().and_then(|url| Url::parse(url).ok()) {
-                    Some(url) if posts_to(&url, endpoint) => ours.push(row.path),
-                    Some(url) => others.push(format!("{}{}", url.host_str().unwrap_or_default(), url.path())),
-                    None => {}
-                }
-            }
-            if ours.len() == before {
-                without.push(list.0.to_string());
-            }
-        }
-        if ours.is_empty() {
-            return Err(RecoverError::NoHook {
-                lists: without.join(", "),
-                url: endpoint.to_string(),
-                others: elsewhere(&others),
-            });
-        }
-        Ok(Found { hooks: ours, without })
-    }
-
-    async fn hooks_in(&self, list: &HookList) -> Result<Vec<HookRow>, RecoverError> {
-        let failed = |why| RecoverError::Hooks { list: list.0.to_string(), why, permission: self.recover.permission() };
-        let mut rows = Vec::new();
-        let mut next = Some(self.recover.list_hooks(list));
-        while let Some(ask) = next {
-            let answer = self.api.ask(&ask).await.map_err(failed)?;
-            let page = self.recover.read_hooks(list, &answer).map_err(|why| failed(why.into()))?;
-            next = following(&ask, page.next).map_err(|why| failed(why.into()))?;
-            rows.extend(page.rows);
-        }
-        Ok(rows)
-    }
-
     /// Looks at a hook, asks for what is missing and waits for it.
     ///
     /// # Errors
@@ -584,70 +388,16 @@ impl Recovery {
     }
 }
 
-/// The pages of a hook's list of attempts, the latest first, as far back as a time.
-struct Pages<'a> {
-    recovery: &'a Recovery,
-    hook: &'a HookPath,
-    from: Timestamp,
-    next: Option<Ask>,
-    /// Whether it goes on where somebody else was.
-    resumed: bool,
-}
-
-impl<'a> Pages<'a> {
-    fn new(recovery: &'a Recovery, hook: &'a HookPath, cursor: Option<&str>, from: Timestamp) -> Self {
-        let cursor = cursor.and_then(|cursor| Url::parse(cursor).ok()).map(Ask::named);
-        let resumed = cursor.is_some();
-        let next = Some(cursor.unwrap_or_else(|| recovery.recover.list_attempts(hook)));
-        Self { recovery, hook, from, next, resumed }
-    }
-
-    async fn next(&mut self) -> Result<Option<Page<Attempt>>, RecoverError> {
-        let Some(mut ask) = self.next.take() else { return Ok(None) };
-        let failed = |why| RecoverError::Attempts {
-            hook: self.hook.to_string(),
-            why,
-            permission: self.recovery.recover.permission(),
-        };
-        let mut answer = self.recovery.api.ask(&ask).await;
-        // A place to go on doesn't last for ever.
-        if self.resumed
-            && matches!(answer, Err(ApiError::Missing { .. } | ApiError::Unexpected { .. } | ApiError::Elsewhere(_)))
-        {
-            ask = self.recovery.recover.list_attempts(self.hook);
-            answer = self.recovery.api.ask(&ask).await;
-        }
-        self.resumed = false;
-        let mut page =
-            self.recovery.recover.read_attempts(&answer.map_err(failed)?).map_err(|why| failed(why.into()))?;
-        if page.rows.iter().any(|attempt| attempt.at.is_some_and(|at| at < self.from)) {
-            page.next = None;
-        }
-        self.next = following(&ask, page.next.clone()).map_err(|why| failed(why.into()))?;
-        Ok(Some(page))
-    }
-}
-
-/// The request for the next page. A list that goes round in a circle has no end.
-fn following(ask: &Ask, next: Option<Url>) -> Result<Option<Ask>, UnreadableAnswer> {
-    match next.map(Ask::named) {
-        Some(next) if next == *ask => Err(UnreadableAnswer("its next page is itself".to_owned())),
-        next => Ok(next),
-    }
-}
-
 /// Whether it is time to ask for a delivery: again only after it had the time to arrive, on a schedule ever more rarely.
 fn may_ask(undelivered: &Undelivered, manner: &Manner<'_>, now: Timestamp) -> bool {
     let Some(asked_at) = undelivered.asked_at else { return true };
     let asks = u32::try_from(undelivered.asks).unwrap_or(u32::MAX);
-    let wait = if manner.scheduled { ON_ITS_WAY.saturating_mul(2_u32.saturating_pow(asks - 1)) } else { ON_ITS_WAY };
+    let wait = if manner.scheduled {
+        ON_ITS_WAY.saturating_mul(2_u32.saturating_pow(asks.saturating_sub(1)))
+    } else {
+        ON_ITS_WAY
+    };
     now.since(asked_at) >= wait.min(LONGEST)
-}
-
-/// Whether a hook posts to that address. A query of its own or a slash at the end make no difference.
-fn posts_to(url: &Url, endpoint: &Url) -> bool {
-    let path = |url: &Url| url.path().trim_end_matches('/').to_owned();
-    url.origin() == endpoint.origin() && path(url) == path(endpoint)
 }
 
 /// Why a delivery isn't delivered again, for people.
@@ -658,13 +408,5 @@ fn refusal(why: &ApiError) -> String {
         }
         ApiError::Missing { message, .. } => format!("the provider refuses: 404 {message}"),
         why => format!("asking for it failed: {why}"),
-    }
-}
-
-fn elsewhere(others: &[String]) -> String {
-    match others {
-        [] => " (there is none at all, or the token may not see any)".to_owned(),
-        few if few.len() <= NAMED => format!(" (but to {})", few.join(", ")),
-        many => format!(" (but to {} and {} others)", many[..NAMED].join(", "), many.len() - NAMED),
     }
 }

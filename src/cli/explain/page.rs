@@ -78,12 +78,11 @@ pub(super) fn happened(moments: &[Moment]) -> Section {
 
 fn row(moment: &Moment) -> (Vec<String>, String) {
     let (what, of_it, came_to, notes) = match &moment.what {
-        Happening::Delivery { row, delivery, source, event, change, scope, effect, reason, superseded_by } => {
-            let roster = event.starts_with("rollcall.roster");
+        Happening::Delivery { row, delivery, source, event, roster, change, scope, effect, reason, superseded_by } => {
             let told = scope.as_ref().map_or_else(|| change.clone(), |scope| format!("{change} {scope}"));
             let winner = superseded_by.as_ref().map(won);
             let notes = [Some(told), Some(format!("{delivery} of {source} (#{row})")), winner, reason.clone()];
-            (if roster { "roster" } else { "delivery" }, event.clone(), effect.to_string(), notes)
+            (if *roster { "roster" } else { "delivery" }, event.clone(), effect.to_string(), notes)
         }
         Happening::Outcome { outcome, reason } => {
             ("outcome", "-".to_owned(), outcome.to_string(), [reason.clone(), None, None, None])

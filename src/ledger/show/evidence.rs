@@ -10,6 +10,7 @@ use sqlx::any::AnyRow;
 
 use super::filter::Sql;
 use super::{AccountLabel, ScopeLabel, account_label, optional_status, scope_label, status};
+use crate::access::observation::is_made_here;
 use crate::delivery::Timestamp;
 use crate::ledger::outcome::Outcome;
 use crate::ledger::{Ledger, LedgerError, parsed};
@@ -228,6 +229,7 @@ impl Evidence {
              accounts.provider, accounts.host, accounts.stable, accounts.login, effects.kind AS change, \
              effects.reason AS effect_reason, scopes.kind AS scope_kind, scopes.stable AS scope_id, \
              scopes.name AS scope_name, \
+             CASE WHEN deliveries.event = 'rollcall.roster' THEN deliveries.secret END AS roster_secret, \
              CASE WHEN effects.effect IS NULL THEN deliveries.outcome ELSE effects.effect END AS effect, \
              CASE WHEN effects.effect IS NULL THEN deliveries.reason END AS reason, \
              (SELECT MIN(event_time) FROM changes WHERE changes.row = deliveries.id) AS happened_at, \
@@ -408,7 +410,8 @@ fn cause(causes: &[(Timestamp, Cause)], row: &EvidenceRow) -> Option<Cause> {
 
 fn evidence_of(row: &AnyRow) -> Result<EvidenceRow, LedgerError> {
     let time = |column| Ok::<_, LedgerError>(row.try_get::<Option<i64>, _>(column)?.map(Timestamp));
-    let event: String = row.try_get("event")?;
+    // What rollcall makes of a provider's list comes as a delivery of its own; anybody may call an event so.
+    let roster_secret: Option<String> = row.try_get("roster_secret")?;
     let of_effect: Option<String> = row.try_get("effect_reason")?;
     Ok(EvidenceRow {
         happened_at: time("happened_at")?,
@@ -423,9 +426,8 @@ fn evidence_of(row: &AnyRow) -> Result<EvidenceRow, LedgerError> {
         source: row.try_get("source")?,
         delivery: row.try_get("delivery")?,
         row: row.try_get("id")?,
-        // What rollcall makes of a provider's list comes as a delivery of its own.
-        cause: if event.starts_with("rollcall.roster") { Cause::Roster } else { Cause::Delivery },
-        event,
+        cause: if roster_secret.is_some_and(|secret| is_made_here(&secret)) { Cause::Roster } else { Cause::Delivery },
+        event: row.try_get("event")?,
         outcome: parsed("outcome", &row.try_get::<String, _>("effect")?)?,
         reason: of_effect.or(row.try_get("reason")?),
         told: None,

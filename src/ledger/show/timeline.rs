@@ -7,6 +7,7 @@ use sqlx::{AnyConnection, Row};
 use super::accounts::State;
 use super::deliveries::{Story, Winner, effect_of};
 use super::{AccountLabel, ScopeLabel, account_label, optional_status, optional_time, status};
+use crate::access::observation::is_made_here;
 use crate::delivery::Timestamp;
 use crate::ledger::outcome::Outcome;
 use crate::ledger::{Ledger, LedgerError, parsed};
@@ -34,8 +35,10 @@ pub enum Happening {
         delivery: String,
         /// The source.
         source: String,
-        /// The event and action; rollcall's own are what the provider's list says.
+        /// The event and action.
         event: String,
+        /// Whether it is rollcall's own, of what the provider's list shows.
+        roster: bool,
         /// What it told.
         change: String,
         /// Of which scope.
@@ -167,7 +170,8 @@ pub(super) async fn of_account(tx: &mut AnyConnection, account: i64) -> Result<V
 async fn deliveries(tx: &mut AnyConnection, account: i64) -> Result<Vec<Moment>, LedgerError> {
     let rows = sqlx::query(
         "SELECT deliveries.id, deliveries.received_at, deliveries.source, deliveries.delivery, deliveries.event, \
-         accounts.provider, accounts.host, accounts.stable, accounts.login, effects.kind AS change, effects.effect, \
+         deliveries.secret, accounts.provider, accounts.host, accounts.stable, accounts.login, \
+         effects.kind AS change, effects.effect, \
          effects.reason AS effect_reason, scopes.kind AS scope_kind, scopes.stable AS scope_id, \
          scopes.name AS scope_name, statuses.connection, winner.row AS winner_row, winner.delivery AS winner \
          FROM effects JOIN deliveries ON deliveries.id = effects.row JOIN accounts ON accounts.id = effects.account \
@@ -188,6 +192,7 @@ async fn deliveries(tx: &mut AnyConnection, account: i64) -> Result<Vec<Moment>,
                 delivery: row.try_get("delivery")?,
                 source: row.try_get("source")?,
                 event: row.try_get("event")?,
+                roster: is_made_here(&row.try_get::<String, _>("secret")?),
                 change: effect.change,
                 scope: effect.scope,
                 effect: effect.effect,

@@ -293,3 +293,29 @@ async fn what_a_reading_showed_is_kept_until_the_next_whole_one(#[values(Sqlite,
     site.ledger.forget_other_rosters(&source, &["org:other".parse().unwrap()]).await.unwrap();
     assert!(site.ledger.rosters().await.unwrap().is_empty());
 }
+
+/// Only what rollcall made of a roster is called that; the event's name alone is anybody's to choose.
+#[rstest]
+#[tokio::test]
+async fn a_delivery_that_calls_itself_a_roster_is_the_providers_all_the_same(
+    #[values(Sqlite, PostgreSql)] on: Database,
+) {
+    use crate::ledger::show::evidence::{Cause, Period};
+
+    let site = Site::open(on).await;
+    let root = Scope::top(ScopeKind::Org, "1", Some("acme".into()));
+    let seen = ("1".to_owned(), root, AccessKind::Gained, Turn::at(time(0)));
+    let own = observed("github", "org:acme", 1, 0, [seen]);
+    let mut pretender = told("pretender", 600, gained("2", org()));
+    pretender.delivery.event = "rollcall.roster".parse().unwrap();
+    site.ledger.record(&[own, pretender].map(|entry| Record::Delivery(Box::new(entry)))).await.unwrap();
+
+    let period = Period { from: time(-3_600), to: time(3_600), account: None };
+    let mut causes = Vec::new();
+    let mut evidence = site.ledger.evidence(period).await.unwrap();
+    while let Some(rows) = evidence.changes().await.unwrap() {
+        causes.extend(rows.into_iter().map(|row| (row.delivery == "pretender", row.cause)));
+    }
+    causes.sort_by_key(|(pretends, _)| *pretends);
+    assert_eq!(causes, [(false, Cause::Roster), (true, Cause::Delivery)]);
+}
