@@ -23,7 +23,7 @@ Examples:
   rollcall accounts --watch                until Ctrl-C
   rollcall explain github:octocat          why one of them is what it is
 
-With --json: an array of objects with account, login, connection, desired, actual, state, reason, drifted_at,
+With --json: an array of objects with account, login, connection, desired, actual, state, reason, drifted_at, \
 waiting_since, attempts, due_at and after (its place, for --after); with --watch one object a line. desired and actual are {\"status\": \"linked\" | \"unlinked\" | \"unknown\", \"person\": 518 | null}.";
 
 /// List accounts: what should be so at the platform, what is so, and what is being done about it

@@ -11,12 +11,12 @@ use crate::ledger::Ledger;
 use crate::ledger::balance::{Balance, Gap, Run};
 
 const EXAMPLES: &str = "\
-Each ingress process (a run) counts what it accepts, from 1 for each source. What the ledger hasn't seen of that is
+Each ingress process (a run) counts what it accepts, from 1 for each source. What the ledger hasn't seen of that is \
 missing once it is older than balance.after; until then it may be on its way.
 
 Exit code 1 if something is missing, or the sum doesn't add up.
 
-With --json: an object with accepted, outcomes, gaps (run, source, first, last, since, accepted, before, after),
+With --json: an object with accepted, outcomes, gaps (run, source, first, last, since, accepted, before, after), \
 missing (those of the gaps that are older than balance.after) and runs (run, source, since, seen_at, high, voids).";
 
 /// Show whether everything that was accepted has arrived, and what is missing

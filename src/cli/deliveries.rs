@@ -31,14 +31,14 @@ Examples:
   rollcall deliveries export --outcome parked > parked.jsonl
   rollcall replay --outcome parked --dry-run            what a replay of them would change
 
-With --json: an array of objects with row, received_at, source, provider, delivery, event, outcome, reason,
+With --json: an array of objects with row, received_at, source, provider, delivery, event, outcome, reason, \
 copies, replays, repeated and conflicting; with --watch one object a line. Times are RFC 3339.";
 
 const UNREADABLE: &str = "\
-They came over the broker and not from an ingress, or were damaged on the way. Each is kept once, however often it came,
+They came over the broker and not from an ingress, or were damaged on the way. Each is kept once, however often it came, \
 and never tried again: whoever may publish to the exchange is who to ask.
 
-With --json: an array of objects with row, first_seen, last_seen, copies, message (the id that its publisher gave it),
+With --json: an array of objects with row, first_seen, last_seen, copies, message (the id that its publisher gave it), \
 why and bytes (how many). Times are RFC 3339.";
 
 /// List deliveries, the last recorded first, and what became of each
@@ -99,10 +99,10 @@ enum Command {
 }
 
 const EXPORT: &str = "\
-Bodies hold what the provider sent, personal data included: keep the file as you keep those. Ignored deliveries keep no
+Bodies hold what the provider sent, personal data included: keep the file as you keep those. Ignored deliveries keep no \
 body and are left out; standard error says how many.
 
-Each line is sealed with the first secret of its source, over everything in it, so that an import finds out what was
+Each line is sealed with the first secret of its source, over everything in it, so that an import finds out what was \
 changed. The seal is no signature of the provider's: no ingress takes it, and the secret can't be found out from it.
 
 Example:

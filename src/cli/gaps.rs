@@ -15,8 +15,8 @@ use crate::ledger::recoveries::{Fate, Period, Undelivered};
 use crate::recover::gaps::{Covered, HookGaps, SourceGaps, gaps};
 
 const EXAMPLES: &str = "\
-Two kinds of gaps are shown together. Between the provider and rollcall: what the provider failed to deliver, as far as
-somebody looked at its own list of attempts (`rollcall recover`, or the schedule); a period that nobody looked at is told
+Two kinds of gaps are shown together. Between the provider and rollcall: what the provider failed to deliver, as far as \
+somebody looked at its own list of attempts (`rollcall recover`, or the schedule); a period that nobody looked at is told \
 as such. Inside rollcall: what was accepted and hasn't been recorded (`rollcall balance` tells more).
 
 Exit code 1 if something is missing.
@@ -25,7 +25,7 @@ Examples:
   rollcall gaps
   rollcall gaps --source acme-github --json
 
-With --json: an array with an object a source: source, recoverable, heard_of, hooks (hook, looked_at, never_looked_at,
+With --json: an array with an object a source: source, recoverable, heard_of, hooks (hook, looked_at, never_looked_at, \
 missing), never_looked_at, accepted_and_missing.";
 
 /// How many deliveries are listed for people.

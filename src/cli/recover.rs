@@ -19,12 +19,12 @@ use crate::recover::{HookPlan, HookReport, Manner, RecoverError, Recovery, Step}
 use crate::shutdown::signal;
 
 const EXAMPLES: &str = "\
-Looks at the provider's own list of attempts for what failed, matters and isn't in the ledger, and asks the provider to
-deliver it again: it comes in signed, over the ordinary way, so an ingress and a worker have to be running. What the
+Looks at the provider's own list of attempts for what failed, matters and isn't in the ledger, and asks the provider to \
+deliver it again: it comes in signed, over the ordinary way, so an ingress and a worker have to be running. What the \
 period holds is on record afterwards: `rollcall gaps` shows it. An interrupted run goes on where it was.
 
-GitHub tells of the last 3 days (an Enterprise Server of 7), GitLab of 7. Other providers have no such API. The source
-needs an api_token; the hook is found by ingress.public_url, or named by `hook` in the source's table. A process that
+GitHub tells of the last 3 days (an Enterprise Server of 7), GitLab of 7. Other providers have no such API. The source \
+needs an api_token; the hook is found by ingress.public_url, or named by `hook` in the source's table. A process that \
 serves does the same by itself, every recover.every.
 
 Examples:
@@ -33,10 +33,10 @@ Examples:
   rollcall recover                                    all sources, whatever wasn't looked at yet
   rollcall recover --forgotten --since 3d             after the ledger was restored from a backup
 
-With --json: an array with an object a hook: source, hook, looked_at (from, to), read, asked, arrived, missing; with
+With --json: an array with an object a hook: source, hook, looked_at (from, to), read, asked, arrived, missing; with \
 --dry-run would_ask instead of the last three.
 
-Exit codes: 0 nothing is missing, 1 something is, 2 usage or configuration, 3 the provider or the ledger can't be
+Exit codes: 0 nothing is missing, 1 something is, 2 usage or configuration, 3 the provider or the ledger can't be \
 reached, 130 interrupted.";
 
 /// How long one request may wait for the provider's rate limit and for a failing server.

@@ -34,8 +34,8 @@ use crate::replay::{Ended, Origin, ReplayError, Run};
 use crate::shutdown::signal;
 
 const EXAMPLES: &str = "\
-A replay publishes deliveries again with their own ids and first receipts. It can do no harm: the ledger orders changes by
-when they happened, so an old join never connects somebody who has left. Replays wait in a queue of their own, behind the
+A replay publishes deliveries again with their own ids and first receipts. It can do no harm: the ledger orders changes by \
+when they happened, so an old join never connects somebody who has left. Replays wait in a queue of their own, behind the \
 live work, and aren't counted as accepted. Ignored deliveries keep no body and can't be replayed.
 
 Examples:
@@ -53,7 +53,7 @@ From one deployment to another:
   rollcall --config staging.toml replay --from-file week.jsonl
   rollcall replay --since 1h --to https://staging.example/webhooks/acme-github --secret-env STAGING_SECRET
 
-Exit codes: 0 done, 1 some couldn't be published, 2 usage or configuration, 3 the broker, the ledger or the URL can't be
+Exit codes: 0 done, 1 some couldn't be published, 2 usage or configuration, 3 the broker, the ledger or the URL can't be \
 reached (what was published is on record: --resume), 130 interrupted.";
 
 /// More than so many are published only after a question.

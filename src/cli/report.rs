@@ -28,15 +28,15 @@ Examples:
   rollcall report --verify
   rollcall report --verify --head 1042:5e884898da28047151d0e56f8dc6292773603d0d6aabbd…
 
-The period is by receipt, --from included and --to not; all times are UTC. With a key for Drata in the configuration,
-Drata's own event log is read too, as evidence that doesn't come from rollcall; where the key may not read it, the report
+The period is by receipt, --from included and --to not; all times are UTC. With a key for Drata in the configuration, \
+Drata's own event log is read too, as evidence that doesn't come from rollcall; where the key may not read it, the report \
 says so. CSV holds the changes alone: what else the other formats say is written to standard error.
 
---verify works out anew, from the rows, every hash that was ever made over the ledger's history, and names what was
-changed, deleted or inserted since. Only a head that was noted elsewhere proves that the end wasn't cut off and the whole
+--verify works out anew, from the rows, every hash that was ever made over the ledger's history, and names what was \
+changed, deleted or inserted since. Only a head that was noted elsewhere proves that the end wasn't cut off and the whole \
 not rewritten: it stands in every report, in the workers' log and in the metrics. Exit code 1 if anything is broken.
 
-With --format json: an object with changes, actions, report and summary; with --verify --json: head, seals, rows, erased,
+With --format json: an object with changes, actions, report and summary; with --verify --json: head, seals, rows, erased, \
 unsealed, known_head, broken and first_broken.";
 
 /// Write the evidence for an auditor: each change of access, when it came and when Drata had it

@@ -23,15 +23,15 @@ Examples:
   rollcall roster --source acme-github          the first time: take in whoever is there already
   rollcall roster --source acme-github --json   for machines; with --yes without a question
 
-A process that serves reads the rosters of all sources that have an api_token by itself (roster.every). This command does
-the same at once, and also takes in members of whom the ledger has never heard, after a question. Anything else counts
+A process that serves reads the rosters of all sources that have an api_token by itself (roster.every). This command does \
+the same at once, and also takes in members of whom the ledger has never heard, after a question. Anything else counts \
 only once two readings have shown it that lie roster.apart apart, with no event about it between them.
 
-Exit codes: 0 done, 1 a roster couldn't be read, or was refused by the provider, 2 usage or configuration, 3 the ledger
+Exit codes: 0 done, 1 a roster couldn't be read, or was refused by the provider, 2 usage or configuration, 3 the ledger \
 or the provider can't be reached.
 
-With --json: an array of rosters, each with source, root, name, began_at, members, differences (an array of objects with
-account, login, scope, access, roster, ledger, effect, first_seen_at) and recorded (what was recorded: gained, lost,
+With --json: an array of rosters, each with source, root, name, began_at, members, differences (an array of objects with \
+account, login, scope, access, roster, ledger, effect, first_seen_at) and recorded (what was recorded: gained, lost, \
 held, pending; null with --dry-run), or with failure instead of what couldn't be read.";
 
 /// How long one request may wait for the provider's rate limit while somebody watches.

@@ -11,13 +11,13 @@ use crate::ledger::Ledger;
 use crate::ledger::secrets::{RefusalRow, SecretRow};
 
 const EXAMPLES: &str = "\
-Only names of secrets are shown, and nothing of what was refused but the reason and a fingerprint: a short hash of what
+Only names of secrets are shown, and nothing of what was refused but the reason and a fingerprint: a short hash of what \
 the sender says of itself (User-Agent, X-Forwarded-For). Refusals are kept for a week.
 
-To change a secret: add the new one to `secrets` and restart the ingresses, change it at the provider, wait until the
+To change a secret: add the new one to `secrets` and restart the ingresses, change it at the provider, wait until the \
 new one has verified deliveries and the old one none any more, take the old one out.
 
-With --json: an object with secrets (source, secret, configured, deliveries, first_at, last_at) and refusals (source,
+With --json: an object with secrets (source, secret, configured, deliveries, first_at, last_at) and refusals (source, \
 reason, sender, count, last_at).";
 
 /// Show which secret of each source has verified how much and when last, and what was refused lately

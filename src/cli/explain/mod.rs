@@ -25,8 +25,8 @@ Examples:
 
 It shows what the ledger holds and asks neither the provider nor the platform.
 
-With --json: for an account an object with account, login, kind, logins, connections (state, desired, actual, known,
-access, grants, roots, due_at …), deliveries, happened and now; for a delivery what `deliveries show --json` has, with
+With --json: for an account an object with account, login, kind, logins, connections (state, desired, actual, known, \
+access, grants, roots, due_at …), deliveries, happened and now; for a delivery what `deliveries show --json` has, with \
 waits_for and happened besides. Each thing in happened has at and what: delivery, outcome, replay, action or call.";
 
 /// Explain an account: what its status is, what it should be and why, and how it came about; or a delivery
