@@ -578,6 +578,7 @@ async fn an_explanation_is_json_too() {
           "delivery": "join-4",
           "source": "acme-github",
           "event": "organization.member_added",
+          "roster": false,
           "change": "gained",
           "scope": {
             "id": "org:#1",
