@@ -318,7 +318,7 @@ impl Place {
         let ledger = self.ledger(&settings).await?;
         let policies = app::policies(&settings.sources);
         let roots = |connection: &ConnectionRef| policies.roots(connection);
-        explain::run(args, &ledger, &roots, &mut std::io::stdout()).await?;
+        explain::run(args, &ledger, &roots, settings.sweep.waiting, &mut std::io::stdout()).await?;
         Ok(Exit::Done)
     }
 }

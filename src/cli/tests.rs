@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use clap::{CommandFactory, Parser};
 
 use super::named::NameError;
@@ -27,7 +29,7 @@ async fn run(sample: &Sample, line: &[&str]) -> anyhow::Result<String> {
         Line::Secrets(args) => secrets::run(&args, &[], &sample.ledger, &mut out).await?,
         Line::Explain(args) => {
             let roots = |_: &_| vec!["org:acme".parse().unwrap()];
-            explain::run(&args, &sample.ledger, &roots, &mut out).await?;
+            explain::run(&args, &sample.ledger, &roots, Duration::from_hours(72), &mut out).await?;
         }
     }
     Ok(String::from_utf8(out)?)
@@ -398,7 +400,8 @@ async fn an_account_that_waits_is_explained() {
       It should be linked to the person it belongs to, because it has access through
         org:acme.
       It is waiting since 2026-11-24T08:06:00Z, looked at again on
-        2026-11-24T09:06:00Z: nobody knows whose account it is.
+        2026-11-24T09:06:00Z, given up on after 2026-11-27T08:06:00Z: nobody knows
+        whose account it is.
       Towards the roots: org:acme is held.
 
       ACCESS TO  NOW   LATEST CHANGE  WHEN                  BY DELIVERY
@@ -490,6 +493,7 @@ async fn an_explanation_is_json_too() {
           "person_from": null,
           "drifted_at": null,
           "waiting_since": null,
+          "gives_up_at": null,
           "known": {
             "how": "unanswered",
             "since": "2026-11-24T08:07:00Z",

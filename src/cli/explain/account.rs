@@ -169,7 +169,8 @@ fn work(status: &StatusDossier, now: Timestamp) -> String {
         State::Pending => format!("It is pending{tries}{next}{reason}."),
         State::Waiting => {
             let since = status.waiting_since.map(|since| format!(" since {}", time(since))).unwrap_or_default();
-            format!("It is waiting{since}{next}{reason}.")
+            let given_up = status.gives_up_at.map(|at| format!(", given up on after {}", time(at))).unwrap_or_default();
+            format!("It is waiting{since}{next}{given_up}{reason}.")
         }
         State::Parked => format!("It is parked{tries}: nobody tries again by itself{reason}."),
         State::Settled => format!("It is settled{next}{reason}."),

@@ -56,10 +56,11 @@ fn waits(wait: &Wait, now: Timestamp) -> String {
         Some(due) => format!("looked at again on {}", time(due)),
         None => "nobody tries again by itself".to_owned(),
     };
+    let given_up = wait.gives_up_at.map(|at| format!(", given up on after {}", time(at))).unwrap_or_default();
     let state = match wait.state {
         State::Parked => "is parked",
         State::Waiting => "waits",
         State::Pending | State::Settled => "is still to be brought up to date",
     };
-    format!("{account} {state} in connection {}, {until}{reason}.", wait.connection)
+    format!("{account} {state} in connection {}, {until}{given_up}{reason}.", wait.connection)
 }

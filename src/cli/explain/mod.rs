@@ -5,6 +5,7 @@ mod delivery;
 mod page;
 
 use std::io::Write;
+use std::time::Duration;
 
 use super::deliveries::{not_found, one};
 use super::named::{not_known, one_account};
@@ -49,15 +50,23 @@ pub struct Args {
     width: Width,
 }
 
-/// Explains one account or delivery. `roots` tells the configured roots of a connection.
+/// Explains one account or delivery. `roots` tells the configured roots of a connection, `deadline` how long an account may
+/// wait.
 ///
 /// # Errors
 /// [`super::named::NameError`] if it names nothing or several, and whatever the ledger or `out` fails with.
-pub async fn run(args: &Args, ledger: &Ledger, roots: RootsOf<'_>, out: &mut dyn Write) -> anyhow::Result<()> {
+pub async fn run(
+    args: &Args,
+    ledger: &Ledger,
+    roots: RootsOf<'_>,
+    deadline: Duration,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     let page = match (&args.account, &args.delivery) {
         (Some(pattern), _) => {
             let row = one_account(pattern, ledger).await?;
-            let dossier = ledger.dossier(row, roots).await?.ok_or_else(|| not_known(pattern))?;
+            let dossier =
+                ledger.dossier(row, roots).await?.ok_or_else(|| not_known(pattern))?.waiting_at_most(deadline);
             if args.json {
                 return json(out, &dossier);
             }
@@ -65,7 +74,7 @@ pub async fn run(args: &Args, ledger: &Ledger, roots: RootsOf<'_>, out: &mut dyn
         }
         (None, Some(name)) => {
             let row = one(ledger, name, None).await?.row;
-            let explanation = ledger.explanation(row).await?.ok_or_else(|| not_found(name))?;
+            let explanation = ledger.explanation(row).await?.ok_or_else(|| not_found(name))?.waiting_at_most(deadline);
             if args.json {
                 return json(out, &explanation);
             }

@@ -1,6 +1,7 @@
 //! Everything that is known of one account: who it is, what is so, what should be so and why, and how it came about.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde::Serialize;
 use sqlx::any::AnyRow;
@@ -79,6 +80,8 @@ pub struct StatusDossier {
     pub drifted_at: Option<Timestamp>,
     /// Since when it waits; also if it was parked because that took too long.
     pub waiting_since: Option<Timestamp>,
+    /// When it is given up on if it still waits then; null if it doesn't wait, or nobody has said how long that may take.
+    pub gives_up_at: Option<Timestamp>,
     /// How that is known.
     pub known: Known,
     /// The platform's row for it.
@@ -194,6 +197,18 @@ pub struct Concern {
     pub effect: EffectRow,
 }
 
+impl Dossier {
+    /// The same, if what waits is given up on after that long.
+    #[must_use]
+    pub fn waiting_at_most(mut self, deadline: Duration) -> Self {
+        for status in &mut self.connections {
+            let waits = status.waiting_since.filter(|_| status.state == State::Waiting);
+            status.gives_up_at = waits.map(|since| since.plus(deadline));
+        }
+        self
+    }
+}
+
 impl Ledger {
     /// Everything about the account with that row, if there is one, read in one transaction. Takes no lease: a worker
     /// may be on it meanwhile.
@@ -268,6 +283,7 @@ fn status_dossier(
         person_from: row.try_get::<Option<String>, _>("person_from")?.as_deref().and_then(PersonFrom::named),
         drifted_at: optional_time(row, "drifted_at")?,
         waiting_since: optional_time(row, "waiting_since")?,
+        gives_up_at: None,
         known,
         identity: row.try_get::<Option<i64>, _>("identity")?.map(IdentityRef),
         owed_since: optional_time(row, "owed_since")?,

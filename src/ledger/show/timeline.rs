@@ -1,5 +1,7 @@
 //! What happened to an account, or with a delivery, in order of time: deliveries, calls, replays, and people's part in it.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
@@ -113,8 +115,24 @@ pub struct Wait {
     pub reason: Option<String>,
     /// When it is looked at again, if ever.
     pub due_at: Option<Timestamp>,
+    /// Since when it waits for something outside, if it does.
+    pub waiting_since: Option<Timestamp>,
+    /// When it is given up on if it still waits then; null if nobody has said how long that may take.
+    pub gives_up_at: Option<Timestamp>,
     /// Failed tries in a row.
     pub attempts: i64,
+}
+
+impl Explanation {
+    /// The same, if what waits is given up on after that long.
+    #[must_use]
+    pub fn waiting_at_most(mut self, deadline: Duration) -> Self {
+        for wait in &mut self.waits_for {
+            let waits = wait.waiting_since.filter(|_| wait.state == State::Waiting);
+            wait.gives_up_at = waits.map(|since| since.plus(deadline));
+        }
+        self
+    }
 }
 
 /// A delivery with all that came of it.
@@ -270,7 +288,7 @@ async fn calls(tx: &mut AnyConnection, which: &'static str, row: i64) -> Result<
 async fn waits(tx: &mut AnyConnection, row: i64) -> Result<Vec<Wait>, LedgerError> {
     let rows = sqlx::query(
         "SELECT accounts.provider, accounts.host, accounts.stable, accounts.login, statuses.connection, statuses.state, \
-         statuses.reason, statuses.due_at, statuses.attempts FROM effects \
+         statuses.reason, statuses.due_at, statuses.attempts, statuses.waiting_since FROM effects \
          JOIN statuses ON statuses.id = effects.status JOIN accounts ON accounts.id = effects.account \
          WHERE effects.row = $1 AND effects.effect IN ('pending', 'waiting', 'parked') ORDER BY effects.account",
     )
@@ -285,6 +303,8 @@ async fn waits(tx: &mut AnyConnection, row: i64) -> Result<Vec<Wait>, LedgerErro
                 state: parsed("state", &row.try_get::<String, _>("state")?)?,
                 reason: row.try_get("reason")?,
                 due_at: optional_time(row, "due_at")?,
+                waiting_since: optional_time(row, "waiting_since")?,
+                gives_up_at: None,
                 attempts: row.try_get("attempts")?,
             })
         })
