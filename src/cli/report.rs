@@ -208,7 +208,10 @@ fn told(args: &Args, verified: &Verified, out: &mut dyn Write) -> anyhow::Result
     let Verified { seals, rows, erased, unsealed, broken, .. } = verified;
     match &verified.head {
         None => writeln!(out, "Nothing is sealed yet.")?,
-        Some(head) => writeln!(out, "{seals} seals over {rows} rows; the head is\n  {head}\n  of {}", time(head.at))?,
+        Some(head) => {
+            let plural = if *seals == 1 { "" } else { "s" };
+            writeln!(out, "{seals} seal{plural} over {rows} rows; the head is\n  {head}\n  of {}", time(head.at))?;
+        }
     }
     for broken in &verified.first_broken {
         writeln!(out, "BROKEN: {broken}")?;
