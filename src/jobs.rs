@@ -51,6 +51,10 @@ where
         }
     };
     token.run_until_cancelled(keep_doing).await;
+    // It may have been in the middle of it. Nobody else is to wait for its lease to run out.
+    if let Err(error) = ledger.give_back_job(job.name, run).await {
+        unreachable_ledger(job, &error);
+    }
 }
 
 /// Does it once. Returns how long to wait before the ledger is asked again.

@@ -123,6 +123,21 @@ impl Ledger {
         Ok(())
     }
 
+    /// Gives a job back that was broken off, if it is still the asker's: whoever comes next may do it at once.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn give_back_job(&self, name: &str, owner: Uuid) -> Result<(), LedgerError> {
+        let mut tx = self.begin().await?;
+        sqlx::query("UPDATE jobs SET owner = NULL, until = NULL WHERE name = $1 AND owner = $2")
+            .bind(name)
+            .bind(owner.to_string())
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
     /// All jobs, by name.
     ///
     /// # Errors

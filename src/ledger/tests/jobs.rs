@@ -33,8 +33,16 @@ async fn a_job_is_one_workers_at_a_time_and_comes_again(#[values(Sqlite, Postgre
     assert!(wait <= LEASE && wait > LEASE / 2, "{wait:?}");
     assert!(site.ledger.jobs().await.unwrap()[0].running);
 
+    // Broken off: by nobody but whose it is.
+    site.ledger.give_back_job("sweep", other).await.unwrap();
+    site.later(other).await;
+    site.ledger.give_back_job("sweep", one).await.unwrap();
+    let broken_off = lease;
+    let lease = site.mine(other).await;
+    assert!(!site.ledger.keep_job(&broken_off, LEASE).await.unwrap());
+
     site.ledger.end_job(lease, HOUR, "3 accounts").await.unwrap();
-    let wait = site.later(other).await;
+    let wait = site.later(one).await;
     assert!(wait <= HOUR && wait > HOUR / 2, "{wait:?}");
     let jobs = site.ledger.jobs().await.unwrap();
     assert_eq!((jobs[0].running, jobs[0].result.as_deref()), (false, Some("3 accounts")));
