@@ -13,7 +13,6 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use self::observe::{Observed, Observer};
 use crate::api::{self, Api};
@@ -571,7 +570,7 @@ async fn sweep_again(sweep: Sweep, every: Duration, reconciler: Arc<Reconciler>,
         }
         .boxed()
     };
-    jobs::run(&ledger, Uuid::now_v7(), job, &token, work).await;
+    jobs::run(&ledger, job, &token, work).await;
 }
 
 /// Seals the ledger's history on a schedule, whichever worker comes first.
@@ -582,7 +581,7 @@ async fn seal(ledger: Ledger, every: Duration, token: CancellationToken) {
         async move { ledger.seal().await }.boxed()
     };
     let job = Job { name: "seal", every };
-    jobs::run(&ledger, Uuid::now_v7(), job, &token, once).await;
+    jobs::run(&ledger, job, &token, once).await;
 }
 
 async fn watch_people(

@@ -34,15 +34,16 @@ pub struct Job<'a> {
 /// Does a job whenever it is due, until the token is cancelled. What `work` returns is kept as the job's latest result.
 /// `work` is dropped where it is when the token is cancelled or another worker has taken the job over, so whatever it
 /// writes must hold by itself.
-pub async fn run<T, E, F>(ledger: &Ledger, run: Uuid, job: Job<'_>, token: &CancellationToken, work: impl Fn() -> F)
+pub async fn run<T, E, F>(ledger: &Ledger, job: Job<'_>, token: &CancellationToken, work: impl Fn() -> F)
 where
     T: Display,
     E: Display,
     F: Future<Output = Result<T, E>>,
 {
+    let owner = Uuid::now_v7();
     let keep_doing = async {
         loop {
-            let wait = match ledger.take_job(job.name, run, LEASE).await {
+            let wait = match ledger.take_job(job.name, owner, LEASE).await {
                 Ok(JobTurn::Mine(lease)) => done(ledger, job, lease, &work).await,
                 Ok(JobTurn::Later(wait)) => wait.min(ASK),
                 Err(error) => unreachable_ledger(job, &error),
@@ -52,7 +53,7 @@ where
     };
     token.run_until_cancelled(keep_doing).await;
     // It may have been in the middle of it. Nobody else is to wait for its lease to run out.
-    if let Err(error) = ledger.give_back_job(job.name, run).await {
+    if let Err(error) = ledger.give_back_job(job.name, owner).await {
         unreachable_ledger(job, &error);
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::{HookReport, Manner, RecoverError, Recovery};
 use crate::jobs::{self, Job};
@@ -49,7 +48,7 @@ pub async fn run(recovery: Recovery, every: Duration, token: CancellationToken) 
         let recovery = Arc::clone(&recovery);
         async move { once(&recovery).await }
     };
-    jobs::run(&ledger, Uuid::now_v7(), Job { name: &name, every }, &token, work).await;
+    jobs::run(&ledger, Job { name: &name, every }, &token, work).await;
 }
 
 async fn once(recovery: &Recovery) -> Result<Reports, RecoverError> {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::{RosterError, RosterSource, Rosters};
 use crate::access::RootPattern;
@@ -32,7 +31,7 @@ pub async fn run(
         }
         .boxed()
     };
-    jobs::run(&ledger, Uuid::now_v7(), job, token, work).await;
+    jobs::run(&ledger, job, token, work).await;
 }
 
 /// Reads each root. One that can't be read doesn't keep the others from it.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::Serialize;
 use sqlx::Row;
@@ -40,6 +41,11 @@ impl State {
             Self::Parked => "parked",
             Self::Settled => "settled",
         }
+    }
+
+    /// When what waits since then is given up on, if that may take so long; none if it doesn't wait.
+    pub(super) fn gives_up_at(self, waiting_since: Option<Timestamp>, deadline: Duration) -> Option<Timestamp> {
+        waiting_since.filter(|_| self == Self::Waiting).map(|since| since.plus(deadline))
     }
 }
 

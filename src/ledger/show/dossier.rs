@@ -202,8 +202,7 @@ impl Dossier {
     #[must_use]
     pub fn waiting_at_most(mut self, deadline: Duration) -> Self {
         for status in &mut self.connections {
-            let waits = status.waiting_since.filter(|_| status.state == State::Waiting);
-            status.gives_up_at = waits.map(|since| since.plus(deadline));
+            status.gives_up_at = status.state.gives_up_at(status.waiting_since, deadline);
         }
         self
     }

@@ -128,8 +128,7 @@ impl Explanation {
     #[must_use]
     pub fn waiting_at_most(mut self, deadline: Duration) -> Self {
         for wait in &mut self.waits_for {
-            let waits = wait.waiting_since.filter(|_| wait.state == State::Waiting);
-            wait.gives_up_at = waits.map(|since| since.plus(deadline));
+            wait.gives_up_at = wait.state.gives_up_at(wait.waiting_since, deadline);
         }
         self
     }
