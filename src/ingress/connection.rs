@@ -141,7 +141,7 @@ mod tests {
             max_requests: 10,
             grace: Duration::from_secs(1),
         };
-        let places = Places::new(places, places, Networks::default());
+        let places = Places::new(places, 10, Networks::default());
         let (end, cut) = (CancellationToken::new(), CancellationToken::new());
         Listening { limits, router, builder, places, end, cut }
     }

@@ -52,6 +52,7 @@ use crate::telemetry::metrics as names;
 use balance::Balance;
 use budget::Budget;
 pub use network::{InvalidNetwork, Network, Networks};
+pub use places::IDLE_BEFORE_ROOM;
 use refusal::Refusals;
 pub use serve::{Limits, MAX_BUFFER, MAX_HEADER_BYTES, MAX_HEADERS, serve};
 use shares::Shares;

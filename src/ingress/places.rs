@@ -20,7 +20,7 @@ use super::shares::{Shares, holder};
 
 /// How long a connection has done nothing before it has to make room. A client that has just been answered, or that has
 /// just connected, is about to send a request.
-pub(super) const UNDISTURBED: Duration = Duration::from_millis(500);
+pub const IDLE_BEFORE_ROOM: Duration = Duration::from_millis(500);
 
 /// How often somebody who waits for a place looks for a connection that can make room.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -73,7 +73,7 @@ impl Places {
         let shared = !self.unshared.contains(peer);
         if shared && !self.shares.add(peer, self.shares.most()) {
             // One of its own makes room; until it has ended, the peer has one more.
-            if !self.make_room(Some(holder(peer))) || !self.shares.add(peer, self.shares.most() + 1) {
+            if !self.make_room(Some(holder(peer))) || !self.shares.add(peer, self.shares.most().saturating_add(1)) {
                 return Err(HasItsShare);
             }
         }
@@ -130,7 +130,7 @@ impl Open {
                 Phase::Idle => true,
                 Phase::Request | Phase::Answer => return None,
             };
-            let disturbs = now.saturating_duration_since(since) < UNDISTURBED;
+            let disturbs = now.saturating_duration_since(since) < IDLE_BEFORE_ROOM;
             let other = of.is_some_and(|peer| peer != holder(activity.peer));
             (!disturbs && !other && !activity.end().is_cancelled()).then_some((idle, since, activity))
         });
@@ -231,7 +231,7 @@ mod tests {
         held.iter().for_each(idle);
         idle(&other);
         assert_eq!(at_once(&places, ATTACKER).unwrap().unwrap_err(), HasItsShare, "they are about to be used");
-        tokio::time::advance(UNDISTURBED).await;
+        tokio::time::advance(IDLE_BEFORE_ROOM).await;
         in_request(&held[0]);
         let third = now(&places, ATTACKER);
         assert!(!is_ended(&held[0]) && is_ended(&held[1]) && !is_ended(&other));
@@ -275,7 +275,7 @@ mod tests {
             waited
         };
         let (second, waited) = tokio::join!(places.take(HONEST.into(), CancellationToken::new()), ended);
-        assert!(second.is_ok() && waited >= UNDISTURBED && waited < UNDISTURBED * 2, "{waited:?}");
+        assert!(second.is_ok() && waited >= IDLE_BEFORE_ROOM && waited < IDLE_BEFORE_ROOM * 2, "{waited:?}");
         assert!(!places.are_short());
     }
 }

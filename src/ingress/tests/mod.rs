@@ -1,5 +1,6 @@
 //! The edge against a small provider of our own and a broker that does what it is told.
 
+mod clients;
 mod refusals;
 mod socket;
 mod statuses;
