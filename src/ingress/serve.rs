@@ -3,7 +3,7 @@
 //!
 //! `axum::serve` has no time-out for headers, so that one slow client in a thousand places would use up the machine, and
 //! no bounds for connections. Who gets a place is decided in [`places`](super::places), when a connection ends in
-//! [`connection`](super::connection).
+//! [`connection`].
 
 use std::io::Write as _;
 use std::net::IpAddr;
