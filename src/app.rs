@@ -25,7 +25,7 @@ use crate::config::{ConfigError, Source};
 use crate::delivery::{SourceName, Timestamp};
 use crate::drata::{self, Client};
 use crate::ingress::admin::{self, Needed, Part};
-use crate::ingress::{self, Ingress, IngressSource, Limits};
+use crate::ingress::{self, Ingress, IngressSource};
 use crate::jobs::{self, Job};
 use crate::ledger::{Ledger, LedgerError};
 use crate::people::People;
@@ -123,6 +123,7 @@ pub fn ingress_source(source: &Source, secrets: Vec<Secret>) -> Result<IngressSo
     Ok(IngressSource {
         name: source.settings.name.clone(),
         provider: source.provider.name,
+        allow_from: source.allow_from.clone(),
         verifier: (source.provider.verifier)(&source.settings, secrets)
             .map_err(|error| StartError::Source(source.settings.name.clone(), error))?,
     })
@@ -335,15 +336,9 @@ pub fn start(setup: Setup, admin: TcpListener) -> anyhow::Result<Running> {
         parts.extend(start_worker(role, broker.clone(), setup.ingress.is_none(), &back)?);
     }
     back.spawn(setup.metrics.clone().upkeep(back.token().clone()));
-    let limits = Limits {
-        listener: "admin",
-        header_timeout: Duration::from_secs(5),
-        max_connections: admin::MAX_CONNECTIONS,
-        grace: Duration::from_secs(1),
-    };
     let admin_tasks = back.clone();
     let admin_router = admin::router(parts, setup.metrics);
-    back.spawn(async move { ingress::serve(admin, admin_router, limits, &admin_tasks).await });
+    back.spawn(async move { ingress::serve(admin, admin_router, admin::limits(), &admin_tasks).await });
     if let Some(role) = setup.ingress {
         running.ingress = Some(role.listener.local_addr()?);
         let edge = Ingress::new(role.settings, role.sources, broker);

@@ -14,7 +14,7 @@ use super::table::{json, plain};
 use super::{Exit, Place};
 use crate::app::FolderLock;
 use crate::broker::rabbitmq::doctor::{self, Grade};
-use crate::config::{Settings, Source};
+use crate::config::{self, Settings, Source};
 use crate::drata::{Client, Filter};
 use crate::ledger::{self, Ledger};
 use crate::provider::SourceSettings;
@@ -111,6 +111,7 @@ pub(super) async fn run(args: Args, place: &Place, out: &mut dyn Write) -> anyho
             connection(source, client, connections, &mut findings).await;
         }
     }
+    proxies(&settings, &mut findings);
     let worst = findings.0.iter().map(|finding| finding.state).max().unwrap_or(State::Ok);
     if args.json {
         json(
@@ -206,6 +207,33 @@ fn try_it(source: &Source, settings: &Settings) -> String {
         }
     }
     line
+}
+
+/// Whether clients can be told apart. TLS ends at a proxy, so that without trusted ones all requests seem to be the proxy's.
+fn proxies(settings: &Settings, findings: &mut Findings) {
+    let config::Ingress { listen, public_url, settings: ingress } = &settings.ingress;
+    let trusted = &ingress.trusted_proxies;
+    if trusted.contains_everybody() {
+        let what = "ingress.trusted_proxies trusts every address, so that everybody can claim to be anybody; name the \
+                    networks of your proxies";
+        findings.add("ingress", State::Warning, what);
+    }
+    if !trusted.is_empty() || public_url.as_ref().is_none_or(|url| url.scheme() != "https") {
+        return;
+    }
+    for source in settings.sources.iter().filter(|source| source.allow_from.is_some()) {
+        let what = "has allow_from, but ingress.trusted_proxies is missing: TLS for ingress.public_url ends at a proxy, so \
+                    that every request comes from that; name its network there";
+        findings.add(&format!("source {}", source.settings.name), State::Warning, what);
+    }
+    if !listen.ip().is_loopback() {
+        let what = format!(
+            "ingress.trusted_proxies is missing: TLS for ingress.public_url ends at a proxy, and all its clients together \
+             count as one peer, which may have {} connections (ingress.peer_share); name its network there",
+            ingress.max_per_peer
+        );
+        findings.add("ingress", State::Warning, what);
+    }
 }
 
 async fn broker(settings: &Settings, place: &Place, findings: &mut Findings) -> anyhow::Result<()> {

@@ -29,7 +29,12 @@ impl Ingress {
         let small_reserve = bytes(layers, "ingress.small_reserve");
         let max_in_flight = layers.required("ingress.max_in_flight");
         let max_connections = layers.required("ingress.max_connections");
+        let peer_share = peer_share(layers);
+        let trusted_proxies = layers.optional("ingress.trusted_proxies");
         let header_timeout = layers.required("ingress.header_timeout");
+        let keep_alive = layers.required("ingress.keep_alive");
+        let max_connection_age = layers.required("ingress.max_connection_age");
+        let max_connection_requests = layers.required("ingress.max_connection_requests");
         let body_timeout = layers.required("ingress.body_timeout");
         let least_rate = bytes(layers, "ingress.least_rate");
         let request_timeout = layers.required("ingress.request_timeout");
@@ -39,8 +44,14 @@ impl Ingress {
             body_budget: body_budget?,
             small_reserve: small_reserve?,
             max_in_flight: max_in_flight?,
+            max_per_client: share(max_in_flight?, peer_share?),
             max_connections: max_connections?,
+            max_per_peer: share(max_connections?, peer_share?),
+            trusted_proxies: trusted_proxies?.unwrap_or_default(),
             header_timeout: header_timeout?,
+            keep_alive: keep_alive?,
+            max_connection_age: max_connection_age?,
+            max_connection_requests: max_connection_requests?,
             body_timeout: body_timeout?,
             least_rate: least_rate?,
             request_timeout: request_timeout?,
@@ -67,6 +78,26 @@ impl Ingress {
         let base = self.public_url.as_ref().map_or("https://<your host>", Url::as_str);
         format!("{}/webhooks/{source}", base.trim_end_matches('/'))
     }
+}
+
+fn peer_share(layers: &mut Layers) -> Option<f64> {
+    let share: f64 = layers.required("ingress.peer_share")?;
+    let sound = share > 0.0 && share <= 1.0;
+    if !sound {
+        layers.blame_value("ingress.peer_share", "must be more than 0 and at most 1, as 0.25 for a quarter");
+    }
+    sound.then_some(share)
+}
+
+/// So much of that many, and at least one.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a share of few"
+)]
+fn share(of: usize, share: f64) -> usize {
+    ((of as f64 * share) as usize).max(1)
 }
 
 /// A size that this machine can address.

@@ -11,6 +11,7 @@ use super::secret::SecretRef;
 use super::value::{Setting, Written};
 use crate::access::RootPattern;
 use crate::delivery::SourceName;
+use crate::ingress::Networks;
 use crate::provider::{Description, SourceSettings};
 use crate::reconcile::{Drift, OnAccessLost};
 use crate::target::ConnectionRef;
@@ -25,6 +26,8 @@ pub struct Source {
     pub provider: &'static Description,
     /// The secrets that are accepted, at least one.
     pub secrets: Vec<SecretRef>,
+    /// Who may send to it; everybody if it doesn't say.
+    pub allow_from: Option<Networks>,
     /// What to do with an account's link when it has lost its last access.
     pub on_access_lost: OnAccessLost,
     /// To which connection of the platform it belongs.
@@ -44,10 +47,11 @@ const CHOOSE_ON_ACCESS_LOST: &str = "must be chosen, since each choice has its p
     \"unlink\": a leaver's account is unlinked at once, and the stamp that test 94 looks for on the linked account can no longer be found there.";
 
 /// Every key that all sources have. What isn't here is the provider's own.
-const COMMON: [&str; 14] = [
+const COMMON: [&str; 15] = [
     "name",
     "provider",
     "secrets",
+    "allow_from",
     "on_access_lost",
     "scopes",
     "drata_connection",
@@ -174,6 +178,7 @@ impl Source {
         if secrets.as_ref().is_some_and(Vec::is_empty) {
             reader.blame("secrets", "needs at least one secret: [{ env = \"NAME\" }] or [{ file = \"PATH\" }]");
         }
+        let allow_from = reader.take("allow_from");
         let on_access_lost = on_access_lost(&mut reader);
         let roots = reader.take_list("scopes", "[\"org:acme\"]");
         let host = host(&mut reader, provider);
@@ -206,6 +211,7 @@ impl Source {
             settings,
             provider,
             secrets: secrets?,
+            allow_from: allow_from?,
             on_access_lost: on_access_lost?,
             connections: connections?,
             mass_change_limit: mass_change_limit?.unwrap_or(MASS_CHANGE_LIMIT),

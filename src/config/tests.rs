@@ -82,6 +82,9 @@ fn the_embedded_file_gives_every_default() {
     assert_eq!(settings.ingress.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(settings.ingress.settings.max_body, 25 << 20);
     assert_eq!(settings.ingress.settings.request_timeout, Duration::from_secs(8));
+    assert_eq!((settings.ingress.settings.max_per_peer, settings.ingress.settings.max_per_client), (512, 256));
+    assert_eq!(settings.ingress.settings.keep_alive, Duration::from_secs(75));
+    assert!(settings.ingress.settings.trusted_proxies.is_empty());
     assert_eq!(settings.admin.listen.to_string(), "127.0.0.1:9090");
     assert_eq!(settings.broker.url, None);
     assert_eq!(settings.broker.prefix, "rollcall");
@@ -227,6 +230,11 @@ fn contradictions_are_refused() {
         ("[ledger]\nurl = \"sqlite://h\"", "ledger.url: must begin with postgres"),
         ("[drata]\nbase_url = \"https://u:p@h\"", "drata.base_url: must have no user"),
         ("[ingress]\nbody_budget = \"26MiB\"", "ingress.body_budget: must be at least"),
+        ("[ingress]\npeer_share = 0", "ingress.peer_share: must be more than 0 and at most 1"),
+        ("[ingress]\npeer_share = 25", "ingress.peer_share: must be more than 0 and at most 1"),
+        ("[ingress]\ntrusted_proxies = []", "ingress.trusted_proxies: is empty"),
+        ("[ingress]\ntrusted_proxies = \"10.0.0.0/8\"", "ingress.trusted_proxies: must be a list of networks"),
+        ("[ingress]\ntrusted_proxies = [\"10.0.0.1/8\"]", "which is 10.0.0.0/8; write that"),
         ("[log]\nfilter = \"info,=\"", "log.filter: must be"),
     ];
     for (text, expected) in contradictory {
@@ -247,6 +255,28 @@ fn a_source_has_its_defaults() {
     assert_eq!(acme.connections, Connections::One(ConnectionRef::Only("GITHUB".to_owned())));
     assert_eq!(acme.mass_change_limit, 50);
     assert!(settings.require_sources().is_ok());
+}
+
+#[test]
+fn networks_are_a_list_in_the_file_and_separated_by_commas_in_the_environment() {
+    let allowed = source("acme", "on_access_lost = \"keep\"\nallow_from = [\"192.30.252.0/22\", \"2001:db8::7\"]");
+    let settings = load_with(&allowed, &[("ROLLCALL__INGRESS__TRUSTED_PROXIES", "10.0.0.0/8, fd00::/8")]).unwrap();
+    let allow_from = settings.sources[0].allow_from.as_ref().unwrap();
+    assert!(
+        allow_from.contains("192.30.255.1".parse().unwrap()) && allow_from.contains("2001:db8::7".parse().unwrap())
+    );
+    let trusted = &settings.ingress.settings.trusted_proxies;
+    assert!(trusted.contains("10.1.2.3".parse().unwrap()) && trusted.contains("fd00::1".parse().unwrap()));
+    assert_eq!(load_text(&source("acme", "on_access_lost = \"keep\"")).unwrap().sources[0].allow_from, None);
+    for (wrong, told) in
+        [("[]", "is empty"), ("[\"github.com\"]", "\"github.com\": must be a network"), ("[1]", "in quotes")]
+    {
+        let found = problems(&source("acme", &format!("on_access_lost = \"keep\"\nallow_from = {wrong}")));
+        assert!(
+            found.len() == 1 && found[0].contains("source[acme].allow_from: ") && found[0].contains(told),
+            "{found:?}"
+        );
+    }
 }
 
 #[test]

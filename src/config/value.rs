@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use crate::ingress::{Network, Networks};
+
 /// A value as it was written.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Written<'a> {
@@ -75,6 +77,13 @@ impl Setting for bool {
     }
 }
 
+impl Setting for u64 {
+    fn read(written: Written<'_>, _: &Path) -> Result<Self, String> {
+        let expected = "a whole number from 1 up";
+        positive(written.integer(expected)?, expected)
+    }
+}
+
 impl Setting for u16 {
     fn read(written: Written<'_>, _: &Path) -> Result<Self, String> {
         let expected = "a whole number from 1 to 65535";
@@ -138,6 +147,25 @@ impl Setting for SocketAddr {
     fn read(written: Written<'_>, _: &Path) -> Result<Self, String> {
         let expected = "an IP address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"";
         written.text(expected)?.parse().map_err(|_| format!("must be {expected}"))
+    }
+}
+
+/// A list in a file; in an environment variable, which only knows text, with commas.
+impl Setting for Networks {
+    fn read(written: Written<'_>, _: &Path) -> Result<Self, String> {
+        let expected = "a list of networks, such as [\"10.0.0.0/8\"]";
+        let texts: Vec<&str> = match written {
+            Written::Env(text) => text.split(',').map(str::trim).collect(),
+            Written::Toml(toml::Value::Array(items)) => {
+                let texts: Option<_> = items.iter().map(toml::Value::as_str).collect();
+                texts.ok_or_else(|| format!("must be {expected}, each in quotes"))?
+            }
+            Written::Toml(other) => return Err(format!("must be {expected}, not {}", a(other))),
+        };
+        if texts.is_empty() {
+            return Err("is empty; name a network, or leave the key out".to_owned());
+        }
+        texts.iter().map(|text| text.parse::<Network>().map_err(|error| format!("{text:?}: {error}"))).collect()
     }
 }
 

@@ -92,6 +92,7 @@ impl Cast {
                 settings: settings(name.clone(), Some(organization))?,
                 provider,
                 secrets: Vec::new(),
+                allow_from: None,
                 on_access_lost: if *policy == "keep" { OnAccessLost::Keep } else { OnAccessLost::Unlink },
                 connections: Connections::One(ConnectionRef::Id(*connection)),
                 mass_change_limit: 50,

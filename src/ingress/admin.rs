@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -15,11 +16,31 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
+use super::{Limits, Networks};
 use crate::broker::{Health, State as PartState};
 use crate::telemetry::metrics::Metrics;
 
 /// How many connections to the admin listener may be open at once; more wait in the kernel's queue.
 pub const MAX_CONNECTIONS: usize = 64;
+
+/// How many of them may come from one peer: the rest is for probes and whoever collects metrics.
+pub const MAX_PER_PEER: usize = MAX_CONNECTIONS / 4;
+
+/// What bounds the admin listener's connections. A probe waits a second or so: whoever does nothing makes room for it.
+#[must_use]
+pub fn limits() -> Limits {
+    Limits {
+        listener: "admin",
+        header_timeout: Duration::from_secs(5),
+        keep_alive: Duration::from_secs(75),
+        max_connections: MAX_CONNECTIONS,
+        max_per_peer: MAX_PER_PEER,
+        unshared: Networks::this_machine(),
+        max_age: Duration::from_secs(60 * 60),
+        max_requests: 10_000,
+        grace: Duration::from_secs(1),
+    }
+}
 
 /// Asks a part how it is. Must answer at once.
 pub type HealthOf = Arc<dyn Fn() -> Health + Send + Sync>;

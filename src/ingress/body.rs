@@ -22,6 +22,9 @@ const RATE_GRACE: Duration = Duration::from_secs(2);
 /// How long the rest of a body that nobody wants is read, so that the client gets its answer and not a reset.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How long nothing of it may come meanwhile: whoever refuses to send it mustn't hold a place with it.
+const LINGER_GAP: Duration = Duration::from_millis(500);
+
 /// Reads the whole body. What it takes of the budget is held as long as the second value.
 pub(super) async fn read<'a>(
     body: &mut Body,
@@ -66,7 +69,7 @@ pub(super) async fn linger(headers: &HeaderMap, body: &mut Body, mut left: usize
         return;
     }
     let until = Instant::now() + LINGER;
-    while let Ok(Some(Ok(frame))) = timeout_at(until, body.frame()).await {
+    while let Ok(Some(Ok(frame))) = timeout_at(until.min(Instant::now() + LINGER_GAP), body.frame()).await {
         match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
             Some(rest) => left = rest,
             None => return,

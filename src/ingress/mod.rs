@@ -6,23 +6,30 @@
 //!
 //! `POST /webhooks/{source}` is checked in this order, and the first fault is the answer ([`problem::Problem`]):
 //!
-//! 1. 404 no such source; 405 not a POST; 415 neither JSON nor a form, or encoded; 413 longer than `max_body` by its own
+//! 1. 404 no such source; 403 the source isn't for its address; 503 a proxy's client has its share of the requests in work;
+//!    405 not a POST; 415 neither JSON nor a form, or encoded; 413 longer than `max_body` by its own
 //!    account; 401 without a well-formed signature, which needs no body to see;
-//! 2. 503 too many requests in work;
-//! 3. 413 or 503 as the body grows over `max_body` or the memory for all bodies; 408 if it comes too slowly;
+//! 2. 413 or 503 as the body grows over `max_body` or the memory for all bodies; 408 if it comes too slowly;
+//! 3. 503 too many requests in work, also before the body is read if that is known then;
 //! 4. 401 the signature is wrong; 400 verified, but not JSON or without a usable name;
 //! 5. 200 a ping; else it is published: 202, or 413 larger than the broker takes, or 503 not durable.
 
+mod activity;
 pub mod admin;
 mod balance;
 mod body;
 mod budget;
+mod client;
+mod connection;
 mod gather;
-mod patient;
+mod network;
+mod places;
 pub mod problem;
 mod receive;
 mod refusal;
 mod serve;
+mod shares;
+mod stream;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -44,8 +51,11 @@ use crate::shutdown::Tasks;
 use crate::telemetry::metrics as names;
 use balance::Balance;
 use budget::Budget;
+pub use network::{InvalidNetwork, Network, Networks};
+pub use places::IDLE_BEFORE_ROOM;
 use refusal::Refusals;
 pub use serve::{Limits, MAX_BUFFER, MAX_HEADER_BYTES, MAX_HEADERS, serve};
+use shares::Shares;
 
 /// The edge's limits. Sizes are in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,12 +66,24 @@ pub struct Settings {
     pub body_budget: usize,
     /// The part of the budget that is kept for bodies of at most [`SMALL_BODY`].
     pub small_reserve: usize,
-    /// How many requests may be in work at once.
+    /// How many requests may be in work at once. One is from when its body is complete.
     pub max_in_flight: usize,
+    /// How many requests one client of a trusted proxy may have there at once.
+    pub max_per_client: usize,
     /// How many connections may be open at once.
     pub max_connections: usize,
-    /// How long a client may take for its headers, and how long an idle connection is kept.
+    /// How many of them may come from one peer that is no trusted proxy.
+    pub max_per_peer: usize,
+    /// Proxies that are believed when they say for whom they send a request.
+    pub trusted_proxies: Networks,
+    /// How long a client may take for its headers, or to take some of an answer.
     pub header_timeout: Duration,
+    /// How long an idle connection is kept.
+    pub keep_alive: Duration,
+    /// How old a connection may be when it is used for another request.
+    pub max_connection_age: Duration,
+    /// How many requests one connection may have.
+    pub max_connection_requests: u64,
     /// How long a client may take for its body.
     pub body_timeout: Duration,
     /// The least rate of a body in bytes a second, after a grace of two seconds.
@@ -88,6 +110,8 @@ pub struct IngressSource {
     pub name: SourceName,
     /// Its provider's name in the registry.
     pub provider: &'static str,
+    /// Who may send to it; everybody if it doesn't say.
+    pub allow_from: Option<Networks>,
     /// Checks its requests.
     pub verifier: Box<dyn Verifier>,
 }
@@ -108,6 +132,8 @@ struct Edge {
     broker: SharedBroker,
     budget: Budget,
     slots: Semaphore,
+    /// What clients of trusted proxies have in work.
+    clients: Shares,
     in_flight: Gauge,
     seconds: Histogram,
 }
@@ -142,6 +168,7 @@ impl Ingress {
             broker,
             budget: Budget::new(settings.body_budget, settings.small_reserve),
             slots: Semaphore::new(settings.max_in_flight),
+            clients: Shares::new(settings.max_per_client),
             in_flight: metrics::gauge!(names::IN_FLIGHT),
             seconds: metrics::histogram!(names::INGRESS_SECONDS),
             settings,
@@ -166,11 +193,17 @@ impl Ingress {
     /// Serves until the token is cancelled, finishes what is in work, and closes the tail with a last checkpoint.
     /// Returns whether all requests could finish.
     pub async fn serve(&self, listener: TcpListener, tasks: &Tasks) -> bool {
+        let settings = &self.edge.settings;
         let limits = Limits {
             listener: "webhooks",
-            header_timeout: self.edge.settings.header_timeout,
-            max_connections: self.edge.settings.max_connections,
-            grace: self.edge.settings.shutdown_grace,
+            header_timeout: settings.header_timeout,
+            keep_alive: settings.keep_alive,
+            max_connections: settings.max_connections,
+            max_per_peer: settings.max_per_peer,
+            unshared: Networks::this_machine().and(&settings.trusted_proxies),
+            max_age: settings.max_connection_age,
+            max_requests: settings.max_connection_requests,
+            grace: settings.shutdown_grace,
         };
         // Its own token, so that checkpoints go on while the last requests finish.
         let drained = CancellationToken::new();

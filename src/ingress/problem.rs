@@ -10,6 +10,8 @@ use http::{HeaderValue, StatusCode};
 pub enum Problem {
     /// There is no such source.
     NotFound,
+    /// The source isn't for the address that it comes from.
+    Forbidden,
     /// It isn't a POST.
     Method,
     /// The body is neither JSON nor a form, or it is compressed.
@@ -30,8 +32,9 @@ pub enum Problem {
 
 impl Problem {
     /// Every problem, in the order in which they are looked for.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NotFound,
+        Self::Forbidden,
         Self::Method,
         Self::MediaType,
         Self::TooLarge,
@@ -47,6 +50,7 @@ impl Problem {
     pub const fn status(self) -> StatusCode {
         match self {
             Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -62,6 +66,7 @@ impl Problem {
     pub const fn slug(self) -> &'static str {
         match self {
             Self::NotFound => "not-found",
+            Self::Forbidden => "forbidden",
             Self::Method => "method",
             Self::MediaType => "media-type",
             Self::TooLarge => "too-large",
@@ -78,6 +83,7 @@ impl Problem {
     pub const fn title(self) -> &'static str {
         match self {
             Self::NotFound => "There is no such webhook source.",
+            Self::Forbidden => "Requests from this address are not allowed.",
             Self::Method => "Webhooks are sent with POST.",
             Self::MediaType => {
                 "The body must be application/json or application/x-www-form-urlencoded, not compressed."
@@ -98,18 +104,33 @@ impl Problem {
             _ => None,
         }
     }
-}
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+    fn json(self) -> String {
         let (status, slug, title) = (self.status(), self.slug(), self.title());
         let body = serde_json::json!({
             "type": format!("/problems/{slug}"),
             "title": title,
             "status": status.as_u16(),
         });
-        let mut response = Response::new(Body::from(body.to_string()));
-        *response.status_mut() = status;
+        body.to_string()
+    }
+
+    /// The answer as it is sent on a connection that ends with it, where no HTTP server is at work.
+    pub(super) fn as_http(self) -> String {
+        let (status, body) = (self.status(), self.json());
+        let retry_after = self.retry_after().map_or_else(String::new, |seconds| format!("retry-after: {seconds}\r\n"));
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\n{retry_after}content-length: {}\r\n\
+             connection: close\r\n\r\n{body}",
+            body.len()
+        )
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::from(self.json()));
+        *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = self.retry_after() {

@@ -12,9 +12,10 @@ use http_body::Body as _;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
+use super::client::{Client, Peer};
 use super::problem::Problem;
 use super::refusal::{Refused, Said};
-use super::{Edge, Endpoint, SMALL_BODY, Settings, body};
+use super::{Edge, Endpoint, IngressSource, SMALL_BODY, Settings, body};
 use crate::broker::PublishError;
 use crate::delivery::{Delivery, DeliveryId, Encoding, SourceName, Stamp, Timestamp, Unverified};
 use crate::provider::Verifier;
@@ -45,14 +46,26 @@ impl Edge {
     async fn answer(&self, endpoint: &Endpoint, request: Request, started: Instant) -> Result<Answer, Refused> {
         let (parts, mut body) = request.into_parts();
         let verifier = endpoint.source.verifier.as_ref();
-        let (encoding, _slot) = match self.admit(&parts, &body, verifier) {
-            Ok(admitted) => admitted,
+        let peer = parts.extensions.get().copied().unwrap_or(Peer::NONE);
+        let client = Client::of(peer, &parts.headers, &self.settings.trusted_proxies);
+        // It is held until the answer, whatever that is.
+        let share = client.counted_as().map(|address| self.clients.take(address));
+        let has_its_share = matches!(share, Some(None));
+        let admitted = allow(&endpoint.source, client).and_then(|()| {
+            if has_its_share {
+                return Err(Refused::new(Problem::Busy, "its client has its share of the requests in work"));
+            }
+            self.admit(&parts, &body, verifier)
+        });
+        let encoding = match admitted {
+            Ok(encoding) => encoding,
             Err(refused) => {
-                body::linger(&parts.headers, &mut body, self.patience_for(&refused)).await;
+                if !has_its_share {
+                    body::linger(&parts.headers, &mut body, self.patience_for(&refused)).await;
+                }
                 return Err(refused);
             }
         };
-        let _counted = InFlight::begin(&self.in_flight);
         let (body, mut held) = match body::read(&mut body, &self.settings, &self.budget, started).await {
             Ok(read) => read,
             Err(refused) => {
@@ -63,6 +76,9 @@ impl Edge {
                 return Err(refused);
             }
         };
+        // Only now, so that bodies which come slowly, or never, keep no slot from those that are there.
+        let _slot = self.slots.try_acquire().map_err(|_full| self.full())?;
+        let _counted = InFlight::begin(&self.in_flight);
         let received_at = Timestamp::now();
         let unverified = Unverified { headers: &parts.headers, encoding, body: &body };
         let verified = verifier.verify(unverified, received_at)?;
@@ -84,19 +100,16 @@ impl Edge {
         if matches!(refused.problem, Problem::Busy) { self.settings.max_body } else { SMALL_BODY }
     }
 
-    /// Everything that needs no body.
-    fn admit(
-        &self,
-        parts: &Parts,
-        body: &Body,
-        verifier: &dyn Verifier,
-    ) -> Result<(Encoding, tokio::sync::SemaphorePermit<'_>), Refused> {
+    /// Everything that needs no body. If there is no slot, the body isn't worth reading.
+    fn admit(&self, parts: &Parts, body: &Body, verifier: &dyn Verifier) -> Result<Encoding, Refused> {
         let encoding = encoding(parts, body, &self.settings)?;
         verifier.precheck(&parts.headers)?;
-        match self.slots.try_acquire() {
-            Ok(slot) => Ok((encoding, slot)),
-            Err(_full) => Err(Refused::new(Problem::Busy, "ingress.max_in_flight requests are in work")),
-        }
+        if self.slots.available_permits() == 0 { Err(self.full()) } else { Ok(encoding) }
+    }
+
+    fn full(&self) -> Refused {
+        let why = format!("ingress.max_in_flight = {} requests are in work", self.settings.max_in_flight);
+        Refused::new(Problem::Busy, why)
     }
 
     /// 202 comes only after the broker's confirm. Whatever else happens leaves the ticket unconfirmed, also a client
@@ -115,6 +128,16 @@ impl Edge {
             Ok(Err(error)) => Err(Refused::new(Problem::Unavailable, error.to_string())),
             Err(_elapsed) => Err(Refused::new(Problem::Unavailable, "no confirm within ingress.request_timeout")),
         }
+    }
+}
+
+/// 403, before anything that the request says is looked at.
+fn allow(source: &IngressSource, client: Client) -> Result<(), Refused> {
+    let Some(allowed) = &source.allow_from else { return Ok(()) };
+    match client.address() {
+        Some(address) if allowed.contains(address) => Ok(()),
+        Some(address) => Err(Refused::new(Problem::Forbidden, format!("{address} isn't in allow_from"))),
+        None => Err(Refused::new(Problem::Forbidden, "the proxy's headers don't say for certain who sends it")),
     }
 }
 

@@ -150,7 +150,7 @@ pub const METRICS: &[Metric] = &[
     counter(ACCEPTED, &["source"], "Deliveries that were accepted: durable in the broker and answered with 202."),
     counter(REFUSED, &["source", "reason"], "Requests that were refused; source is - if there is no such source."),
     seconds(INGRESS_SECONDS, &[], "How long a webhook request took, from its headers to its answer."),
-    gauge(IN_FLIGHT, Unit::Count, &[], "Webhook requests that are in work."),
+    gauge(IN_FLIGHT, Unit::Count, &[], "Webhook requests that are in work, each from when its body is complete."),
     gauge(BODY_BYTES, Unit::Bytes, &[], "What the bodies of all requests hold of ingress.body_budget."),
     gauge(
         CONNECTIONS,
@@ -161,7 +161,7 @@ pub const METRICS: &[Metric] = &[
     counter(
         CONNECTIONS_CUT,
         &["listener", "reason"],
-        "Connections that were ended because their headers came too slowly (slow-headers), were too many or too large (headers-too-large) or no HTTP (malformed), or because their answers weren't taken (stalled).",
+        "Connections that were ended because their headers came too slowly (slow-headers), were too many or too large (headers-too-large) or no HTTP (malformed), because their answers weren't taken (stalled), because they did nothing while others waited for a place (made-room), or that were refused because their peer had its share (peer-share).",
     ),
     seconds(PUBLISH_SECONDS, &[], "How long it took until the broker had confirmed a delivery."),
     counter(PUBLISH_FAILURES, &["reason"], "Publishes that the broker didn't confirm."),

@@ -93,3 +93,26 @@ async fn what_can_not_be_reached_is_named() {
     assert!(ended.output.contains("NO WAY   ledger: can't reach PostgreSQL at 127.0.0.1:1/ledger"), "{ended:?}");
     assert!(!ended.output.contains("hunter2") && !ended.log.contains("hunter2"), "{ended:?}");
 }
+
+#[tokio::test]
+async fn clients_that_cannot_be_told_apart_behind_a_proxy_are_warned_of() {
+    let mut site = Site::new(Carrier::Embedded, 1).await;
+    site.set("ingress", "public_url", "https://hooks.acme.example");
+    site.set("ingress", "listen", "0.0.0.0:8080");
+    site.source().insert("allow_from".to_owned(), toml::Value::Array(vec!["192.30.252.0/22".into()]));
+    let ended = checked(&site, &[], &SECRETS).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for line in [
+        "warning  source acme-github: has allow_from, but ingress.trusted_proxies is missing: ",
+        "warning  ingress: ingress.trusted_proxies is missing: ",
+        "which may have 512 connections (ingress.peer_share)",
+    ] {
+        assert!(ended.output.contains(line), "{line} in {}", ended.output);
+    }
+    site.set("ingress", "trusted_proxies", toml::Value::Array(vec!["10.0.0.0/8".into()]));
+    let ended = checked(&site, &[], &SECRETS).await;
+    assert!(!ended.output.contains("trusted_proxies"), "{}", ended.output);
+    site.set("ingress", "trusted_proxies", toml::Value::Array(vec!["0.0.0.0/0".into()]));
+    let ended = checked(&site, &[], &SECRETS).await;
+    assert!(ended.output.contains("ingress.trusted_proxies trusts every address"), "{}", ended.output);
+}

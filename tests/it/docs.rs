@@ -9,9 +9,9 @@ use rollcall::broker::rabbitmq;
 use rollcall::broker::rabbitmq::definitions::{Limits, definitions};
 use rollcall::config;
 use rollcall::demo::story::Story;
-use rollcall::ingress::admin::MAX_CONNECTIONS;
+use rollcall::ingress::admin::{MAX_CONNECTIONS, MAX_PER_PEER};
 use rollcall::ingress::problem::Problem;
-use rollcall::ingress::{MAX_BUFFER, MAX_HEADER_BYTES, MAX_HEADERS};
+use rollcall::ingress::{IDLE_BEFORE_ROOM, MAX_BUFFER, MAX_HEADER_BYTES, MAX_HEADERS};
 use rollcall::ledger::outcome::Outcome;
 use rollcall::provider::{Description, EventRow, REGISTRY};
 use rollcall::telemetry::metrics::{
@@ -134,8 +134,10 @@ fn every_limit_is_listed_with_its_default_and_its_metric() {
         (format!("{}{again}", problem.status().as_u16()), metric)
     };
     let cut = |seen: &str, reason: &str| (seen.to_owned(), format!("`{CONNECTIONS_CUT}{{reason=\"{reason}\"}}`"));
-    let waits =
-        |listener: &str| ("waits for its turn".to_owned(), format!("`{CONNECTIONS}{{listener=\"{listener}\"}}`"));
+    let open = |seen: &str, listener: &str| (seen.to_owned(), format!("`{CONNECTIONS}{{listener=\"{listener}\"}}`"));
+    let waits = |listener: &str| open("waits for its turn", listener);
+    let closed = |listener: &str| open("is closed", listener);
+    let last = |listener: &str| open("is closed with an answer", listener);
     let nothing = |metric: &str| ("nothing".to_owned(), format!("`{metric}`"));
     let inside = || ("nothing".to_owned(), "-".to_owned());
     let rows = [
@@ -151,12 +153,27 @@ fn every_limit_is_listed_with_its_default_and_its_metric() {
         ("age of the oldest in the spool", Of("spool.max_age"), refused(Problem::Unavailable)),
         ("what the spool leaves free of its disk", Of("spool.min_free"), refused(Problem::Unavailable)),
         ("connections", Of("ingress.max_connections"), waits("webhooks")),
+        ("part of the connections for one peer", Of("ingress.peer_share"), cut("503 with `Retry-After`", "peer-share")),
+        ("part of the requests in work for one client of a proxy", Of("ingress.peer_share"), refused(Problem::Busy)),
+        ("time that an idle connection is kept", Of("ingress.keep_alive"), closed("webhooks")),
+        (
+            "time that it is kept while others wait for a place",
+            Always(format!("{IDLE_BEFORE_ROOM:?}")),
+            cut("is closed", "made-room"),
+        ),
+        ("age of a connection", Of("ingress.max_connection_age"), last("webhooks")),
+        ("requests over one connection", Of("ingress.max_connection_requests"), last("webhooks")),
         ("time for a head", Of("ingress.header_timeout"), cut("is closed", "slow-headers")),
         ("time to take some of an answer", Of("ingress.header_timeout"), cut("is closed", "stalled")),
         ("bytes of a head", Always(MAX_HEADER_BYTES.to_string()), cut("431", "headers-too-large")),
         ("headers", Always(MAX_HEADERS.to_string()), cut("431", "headers-too-large")),
         ("bytes that a connection buffers", Always(MAX_BUFFER.to_string()), inside()),
         ("connections to the admin listener", Always(MAX_CONNECTIONS.to_string()), waits("admin")),
+        (
+            "connections to it from one peer",
+            Always(MAX_PER_PEER.to_string()),
+            cut("503 with `Retry-After`", "peer-share"),
+        ),
         ("messages that a worker holds", Of("broker.prefetch"), inside()),
         ("bytes that the embedded queue holds in memory", Always(MOST_HELD.to_string()), inside()),
         (

@@ -1,5 +1,6 @@
 //! `rollcall serve` as a user runs it: the built binary in a process of its own, between GitHub and Drata's stand-in.
 
+mod connections;
 mod drata;
 mod dry_run;
 mod ending;

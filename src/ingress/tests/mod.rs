@@ -1,5 +1,6 @@
 //! The edge against a small provider of our own and a broker that does what it is told.
 
+mod clients;
 mod refusals;
 mod socket;
 mod statuses;
@@ -153,8 +154,14 @@ fn settings() -> Settings {
         body_budget: 8 * 1024 * 1024,
         small_reserve: 1024 * 1024,
         max_in_flight: 16,
+        max_per_client: 16,
         max_connections: 16,
+        max_per_peer: 16,
+        trusted_proxies: Networks::default(),
         header_timeout: SOON,
+        keep_alive: SOON,
+        max_connection_age: SOON * 60,
+        max_connection_requests: 10_000,
         body_timeout: SOON,
         least_rate: 1024,
         request_timeout: SOON,
@@ -163,8 +170,13 @@ fn settings() -> Settings {
 }
 
 fn ingress_with(settings: Settings) -> (Ingress, Arc<FakeBroker>) {
+    ingress_for(None, settings)
+}
+
+fn ingress_for(allow_from: Option<Networks>, settings: Settings) -> (Ingress, Arc<FakeBroker>) {
     let broker = FakeBroker::new();
-    let source = IngressSource { name: "acme".parse().unwrap(), provider: "test", verifier: Box::new(TestVerifier) };
+    let (name, verifier) = ("acme".parse().unwrap(), Box::new(TestVerifier));
+    let source = IngressSource { name, provider: "test", allow_from, verifier };
     (Ingress::new(settings, vec![source], Arc::clone(&broker) as SharedBroker), broker)
 }
 

@@ -5,21 +5,25 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::*;
 
-struct Server {
-    address: SocketAddr,
-    broker: Arc<FakeBroker>,
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
+    pub(super) broker: Arc<FakeBroker>,
     tasks: Tasks,
     serving: JoinHandle<bool>,
 }
 
 impl Server {
-    async fn start(settings: Settings) -> Self {
+    pub(super) async fn start(settings: Settings) -> Self {
+        Self::of(ingress_with(settings)).await
+    }
+
+    pub(super) async fn of((ingress, broker): (Ingress, Arc<FakeBroker>)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (ingress, broker) = ingress_with(settings);
         let tasks = Tasks::new();
         let serving = {
             let inner = tasks.clone();
@@ -28,12 +32,12 @@ impl Server {
         Self { address, broker, tasks, serving }
     }
 
-    async fn connect(&self) -> TcpStream {
+    pub(super) async fn connect(&self) -> TcpStream {
         soon(TcpStream::connect(self.address)).await.unwrap()
     }
 
     /// Sends bytes on a new connection and reads until it is closed.
-    async fn exchange(&self, bytes: &[u8]) -> String {
+    pub(super) async fn exchange(&self, bytes: &[u8]) -> String {
         let mut stream = self.connect().await;
         stream.write_all(bytes).await.unwrap();
         rest(&mut stream).await
@@ -45,7 +49,7 @@ impl Server {
     }
 }
 
-async fn rest(stream: &mut TcpStream) -> String {
+pub(super) async fn rest(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     // A reset ends the connection as well as a close does.
     let _closed_or_reset = soon(stream.read_to_end(&mut bytes)).await;
@@ -53,7 +57,7 @@ async fn rest(stream: &mut TcpStream) -> String {
 }
 
 /// Reads until the answer's head and body are there.
-async fn answer(stream: &mut TcpStream) -> String {
+pub(super) async fn answer(stream: &mut TcpStream) -> String {
     let mut read = String::new();
     while !read.contains("}") {
         let mut bytes = [0; 1024];
@@ -64,7 +68,7 @@ async fn answer(stream: &mut TcpStream) -> String {
     read
 }
 
-fn head(body: &[u8], more: &str) -> String {
+pub(super) fn head(body: &[u8], more: &str) -> String {
     format!(
         "POST /webhooks/acme HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nx-test-signature: {}\r\n\
          x-test-event: push\r\nx-test-delivery: d-1\r\n{more}\r\n",
@@ -72,11 +76,11 @@ fn head(body: &[u8], more: &str) -> String {
     )
 }
 
-fn good() -> String {
+pub(super) fn good() -> String {
     head(b"{}", "content-length: 2\r\n") + "{}"
 }
 
-fn last(request: &str) -> String {
+pub(super) fn last(request: &str) -> String {
     request.replacen("host: x", "host: x\r\nconnection: close", 1)
 }
 
@@ -104,10 +108,69 @@ async fn headers_that_come_too_slowly_end_the_connection() {
     let server = Server::start(Settings { header_timeout: Duration::from_millis(300), ..settings() }).await;
     let nothing = server.exchange(b"POST /webhooks/acme HTTP/1.1\r\nhost: x\r\n").await;
     assert_eq!(nothing, "", "there is no request to answer");
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_kept_as_long_as_it_says_and_not_by_the_time_out_for_headers() {
+    let brief = Duration::from_millis(200);
+    let server = Server::start(Settings { header_timeout: brief, keep_alive: brief * 4, ..settings() }).await;
     let mut idle = server.connect().await;
     idle.write_all(good().as_bytes()).await.unwrap();
-    let answered = rest(&mut idle).await;
-    assert_eq!(answered.matches("HTTP/1.1 ").count(), 1, "an idle connection is closed too: {answered}");
+    answer(&mut idle).await;
+    let answered = Instant::now();
+    assert_eq!(rest(&mut idle).await, "");
+    assert!(answered.elapsed() >= brief * 3, "{:?}", answered.elapsed());
+
+    // The same for one that has begun another request: that has as long as any headers.
+    let server = Server::start(Settings { header_timeout: brief, ..settings() }).await;
+    let mut slow = server.connect().await;
+    slow.write_all(good().as_bytes()).await.unwrap();
+    answer(&mut slow).await;
+    slow.write_all(b"POST /webhooks/acme HTTP/1.1\r\n").await.unwrap();
+    let began = Instant::now();
+    assert_eq!(rest(&mut slow).await, "");
+    assert!(began.elapsed() < SOON / 2, "{:?}", began.elapsed());
+}
+
+/// Whether the answer says that the connection is closed after it, and it is.
+pub(super) async fn is_last_answer(stream: &mut TcpStream) -> bool {
+    let last = answer(stream).await.contains("connection: close\r\n");
+    if last {
+        assert_eq!(rest(stream).await, "");
+    }
+    last
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_the_answer_that_refuses() {
+    let server = Server::start(settings()).await;
+    for refused in ["/webhooks/other", "/webhooks/acme"] {
+        let mut stream = server.connect().await;
+        stream.write_all(good().as_bytes()).await.unwrap();
+        assert!(!is_last_answer(&mut stream).await);
+        let forged = good().replace("/webhooks/acme", refused).replace("{}", "[]");
+        stream.write_all(forged.as_bytes()).await.unwrap();
+        assert!(is_last_answer(&mut stream).await, "{refused}");
+    }
+    server.broker.is(Mood::Fails);
+    let mut stream = server.connect().await;
+    stream.write_all(good().as_bytes()).await.unwrap();
+    assert!(is_last_answer(&mut stream).await, "503");
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_its_last_answer_by_number_and_by_age() {
+    let server = Server::start(Settings { max_connection_requests: 3, ..settings() }).await;
+    let mut stream = server.connect().await;
+    for last in [false, false, true] {
+        stream.write_all(good().as_bytes()).await.unwrap();
+        assert_eq!(is_last_answer(&mut stream).await, last);
+    }
+    let server = Server::start(Settings { max_connection_age: Duration::from_micros(1), ..settings() }).await;
+    let mut stream = server.connect().await;
+    stream.write_all(good().as_bytes()).await.unwrap();
+    assert!(is_last_answer(&mut stream).await, "what is too old is answered all the same");
+    assert_eq!(server.broker.published().len(), 1);
 }
 
 #[tokio::test]
@@ -150,13 +213,14 @@ async fn a_client_that_asks_first_is_refused_without_sending() {
 #[tokio::test]
 async fn connections_over_the_limit_wait_for_their_turn() {
     let server = Server::start(Settings { max_connections: 1, ..settings() }).await;
+    server.broker.is(Mood::Waits);
     let mut first = server.connect().await;
     first.write_all(good().as_bytes()).await.unwrap();
-    answer(&mut first).await;
+    server.broker.one_has_begun().await;
     let mut second = server.connect().await;
     second.write_all(last(&good()).as_bytes()).await.unwrap();
-    assert_eq!(server.broker.published().len(), 1);
-    drop(first);
+    server.broker.release.add_permits(2);
+    assert!(rest(&mut first).await.starts_with("HTTP/1.1 202"), "and is closed for the one that waits");
     assert!(rest(&mut second).await.starts_with("HTTP/1.1 202"));
 }
 

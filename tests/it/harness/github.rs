@@ -199,11 +199,19 @@ impl GitHub {
     /// A push of about that many bytes, none of which is like another: it tells nothing about access.
     pub(crate) fn large(&self, bytes: usize) -> Posted {
         let padding: String = std::iter::repeat_with(fastrand::alphanumeric).take(bytes).collect();
-        let json = format!("{{\"ref\":\"refs/heads/main\",\"padding\":\"{padding}\"}}").into_bytes();
+        self.post_of("push", format!("{{\"ref\":\"refs/heads/main\",\"padding\":\"{padding}\"}}"))
+    }
+
+    /// What it sends when the hook is made.
+    pub(crate) fn ping(&self) -> Posted {
+        self.post_of("ping", "{\"zen\":\"Keep it logically awesome.\"}".to_owned())
+    }
+
+    fn post_of(&self, event: &str, json: String) -> Posted {
         let number = self.happened.fetch_add(1, Ordering::Relaxed);
         let at = self.began.plus(Duration::from_secs(number));
         let id = time_based(at, number).to_string();
-        let draft = Draft { id, event: "push".to_owned(), encoding: Encoding::Json, json };
+        let draft = Draft { id, event: event.to_owned(), encoding: Encoding::Json, json: json.into_bytes() };
         let request = self.signer.sign(&draft, at).unwrap();
         let (headers, body) = (request.headers, request.body.into());
         Posted { id: draft.id.parse().unwrap(), account: Account(0), joined: false, headers, body }
