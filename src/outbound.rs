@@ -108,13 +108,16 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tasks = Tasks::new();
-        tasks.spawn(tasks.token().clone().run_until_cancelled_owned(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let asked = stream.read(&mut [0; 4096]).await.unwrap();
-                assert_ne!(asked, 0, "a client that connects asks something");
-                stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await.unwrap();
-            }
-        }));
+        tasks.short_lived(
+            "test",
+            tasks.token().clone().run_until_cancelled_owned(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    let asked = stream.read(&mut [0; 4096]).await.unwrap();
+                    assert_ne!(asked, 0, "a client that connects asks something");
+                    stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await.unwrap();
+                }
+            }),
+        );
         let url: Url = "http://drata.example/".parse().unwrap();
         let resolver = Arc::new(Forgetful { failures: AtomicUsize::new(2), address });
         let client = builder(&url, Duration::from_secs(5)).unwrap().no_proxy().dns_resolver(resolver).build().unwrap();

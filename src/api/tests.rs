@@ -41,7 +41,7 @@ impl Server {
         let router = Router::new().fallback(move |state, request| answer(state, request)).with_state(asked.clone());
         let tasks = Tasks::new();
         let token = tasks.token().clone();
-        tasks.spawn(async move {
+        tasks.short_lived("test", async move {
             axum::serve(listener, router).with_graceful_shutdown(token.cancelled_owned()).await.unwrap();
         });
         let api = Api::new(&GITHUB, "git.acme.example", Some(&base), &"tok".into(), patience).unwrap();

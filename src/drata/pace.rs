@@ -129,7 +129,7 @@ mod tests {
         let senders: Vec<_> = (0..3)
             .map(|_| {
                 let pace = Arc::clone(&pace);
-                tasks.spawn(async move {
+                tasks.short_lived("test", async move {
                     for _ in 0..10 {
                         pace.turn(None).await.unwrap();
                     }
@@ -148,7 +148,7 @@ mod tests {
         let (start, both) = (Instant::now(), [(); 2].map(|()| Arc::new(Pace::new(120, Duration::from_secs(60)))));
         let tasks = Tasks::new();
         let senders = both.map(|pace| {
-            tasks.spawn(async move {
+            tasks.short_lived("test", async move {
                 pace.share(2);
                 for _ in 0..20 {
                     pace.turn(None).await.unwrap();

@@ -69,7 +69,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, tasks:
         let serving = serve_one(stream, router.clone(), builder.clone(), connections.token().clone(), cut.clone());
         let open = open.clone();
         open.increment(1.0);
-        connections.spawn(async move {
+        connections.short_lived("connection", async move {
             if let Some(reason) = serving.await.and_then(|error| reason(&error, &spoke)) {
                 metrics::counter!(CONNECTIONS_CUT, "listener" => limits.listener, "reason" => reason).increment(1);
             }
