@@ -15,7 +15,7 @@ mod tests;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, RETRY_AFTER};
+use http::header::{AUTHORIZATION, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
 use http::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
@@ -37,6 +37,9 @@ const MAX_ERROR_BODY: usize = 64 << 10;
 const TRIES: u32 = 4;
 /// How long to wait before that.
 const AGAIN: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(20) };
+/// The shortest and the longest wait that is believed when an answer says when to come again. No provider's limit is
+/// longer than a day, and a wait that was longer would be no wait but an end.
+const BELIEVED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(24));
 /// How long to wait at a rate limit that doesn't say how long; GitHub asks for
 /// [a minute](https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api#handle-rate-limit-errors-appropriately).
 const THROTTLED: Duration = Duration::from_mins(1);
@@ -169,13 +172,17 @@ impl Api {
     pub async fn ask(&self, ask: &Ask) -> Result<Answer, ApiError> {
         let url = self.url(&ask.to)?;
         let place = format!("{}{}", url.host_str().unwrap_or_default(), url.path());
-        let deadline = Instant::now() + self.patience;
-        let mut failures = 0;
+        let began = Instant::now();
+        let (mut failures, mut throttles) = (0, 0);
         loop {
             let (wait, error) = match self.once(&ask.method, &url, &place).await {
                 Once::Done(result) => return result,
                 Once::Throttled(wait) => {
-                    (spread(wait, fastrand::f64()), ApiError::Throttled { place: place.clone(), wait })
+                    // A limit that is always over in a moment, and never is, isn't asked every second.
+                    let least = AGAIN.pause(throttles, fastrand::f64());
+                    throttles += 1;
+                    let error = ApiError::Throttled { place: place.clone(), wait };
+                    (spread(wait, fastrand::f64()).max(least), error)
                 }
                 Once::Failed { why, perhaps_done } => {
                     failures += 1;
@@ -186,7 +193,7 @@ impl Api {
                     (AGAIN.pause(failures - 1, fastrand::f64()), error)
                 }
             };
-            if Instant::now() + wait > deadline {
+            if wait > self.patience.saturating_sub(began.elapsed()) {
                 return Err(error);
             }
             tracing::debug!(%error, wait_ms = wait.as_millis(), "a provider's API will be asked again");
@@ -300,12 +307,13 @@ fn refused(status: StatusCode, place: String, message: String) -> ApiError {
     }
 }
 
-/// How long to wait, if the answer says that there were too many requests. GitHub says so with 403, too.
+/// How long to wait, if the answer says that there were too many requests. GitHub says so with 403, too. Whatever the
+/// answer says, it is a wait that can be waited.
 fn throttled(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<i64>().ok();
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<i128>().ok();
     let either = |github: &str, gitlab: &str| number(github).or_else(|| number(gitlab));
     let exhausted = either("x-ratelimit-remaining", "ratelimit-remaining") == Some(0);
-    let retry_after = number(RETRY_AFTER.as_str());
+    let retry_after = outbound::retry_after(headers, now);
     let is_throttled = match status {
         StatusCode::TOO_MANY_REQUESTS => true,
         StatusCode::FORBIDDEN => exhausted || retry_after.is_some(),
@@ -313,11 +321,13 @@ fn throttled(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Option<
         _ => false,
     };
     let reset = either("x-ratelimit-reset", "ratelimit-reset").filter(|_| exhausted);
-    let seconds = retry_after.or_else(|| reset.map(|reset| (reset - now.micros() / 1_000_000).saturating_add(1)));
-    is_throttled.then(|| match seconds {
-        Some(seconds) => Duration::from_secs(u64::try_from(seconds).unwrap_or(0).max(1)),
-        None => THROTTLED,
-    })
+    let sent = i128::from(outbound::sent_at(headers).unwrap_or(now).micros() / 1_000_000);
+    let until = |reset: i128| {
+        let left = reset.saturating_sub(sent).saturating_add(1).max(0);
+        Duration::from_secs(u64::try_from(left).unwrap_or(u64::MAX))
+    };
+    let wait = retry_after.or_else(|| reset.map(until)).unwrap_or(THROTTLED);
+    is_throttled.then(|| wait.clamp(BELIEVED.0, BELIEVED.1))
 }
 
 /// What an error answer says, shortened: its `message` or `error`, as most providers have it.

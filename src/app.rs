@@ -26,7 +26,7 @@ use crate::delivery::{SourceName, Timestamp};
 use crate::drata::{self, Client};
 use crate::ingress::admin::{self, Needed, Part};
 use crate::ingress::{self, Ingress, IngressSource};
-use crate::jobs::{self, Job};
+use crate::jobs::{self, Job, Jobs};
 use crate::ledger::{Ledger, LedgerError};
 use crate::people::People;
 use crate::people::file::PeopleError;
@@ -34,8 +34,9 @@ use crate::provider::{Secret, SettingsError};
 use crate::reconcile::{self, Policies, Reconciler};
 use crate::recover::{self, Recovery};
 use crate::roster::{self, RosterSource, Rosters};
-use crate::shutdown::Tasks;
+use crate::shutdown::{TaskFailure, TaskName, Tasks};
 use crate::sweep::Sweep;
+use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{Reader, Worker, WorkerSource};
 
@@ -46,6 +47,8 @@ const LEDGER_AGAIN: Backoff = Backoff { first: Duration::from_millis(500), longe
 /// The names of two parts that stand in for each other.
 const BROKER: &str = "broker";
 const SPOOL: &str = "spool";
+/// The name of the part that says whether accounts are worked on.
+const RECONCILE: &str = "reconcile";
 /// How often the people map is looked at for changes.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
@@ -335,16 +338,19 @@ pub fn start(setup: Setup, admin: TcpListener) -> anyhow::Result<Running> {
         // A process that also takes webhooks stays in its load balancer while the ledger is down: it can make them durable.
         parts.extend(start_worker(role, broker.clone(), setup.ingress.is_none(), &back)?);
     }
-    back.spawn(setup.metrics.clone().upkeep(back.token().clone()));
+    back.essential("metrics upkeep", setup.metrics.clone().upkeep(back.token().clone()));
+    back.essential("log summary", logs::summarize(back.token().clone()));
     let admin_tasks = back.clone();
     let admin_router = admin::router(parts, setup.metrics);
-    back.spawn(async move { ingress::serve(admin, admin_router, admin::limits(), &admin_tasks).await });
+    back.essential("admin listener", async move {
+        ingress::serve(admin, admin_router, admin::limits(), &admin_tasks).await
+    });
     if let Some(role) = setup.ingress {
         running.ingress = Some(role.listener.local_addr()?);
         let edge = Ingress::new(role.settings, role.sources, broker);
         running.edge = Some(edge.clone());
         let edge_tasks = front.clone();
-        front.spawn(async move { edge.serve(role.listener, &edge_tasks).await });
+        front.essential("ingress", async move { edge.serve(role.listener, &edge_tasks).await });
     }
     Ok(running)
 }
@@ -383,15 +389,17 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
             let observed = Arc::clone(&observed);
             observed.ledger_failed(&preparation.failed, Timestamp::now());
             let preparing = prepare_at_last(role.ledger.clone(), preparation, observed, ready.clone());
-            back.spawn(back.token().clone().run_until_cancelled_owned(preparing));
+            back.essential_once("ledger preparation", back.token().clone().run_until_cancelled_owned(preparing));
         }
     }
     let work = When { ready: &ready, tasks: back };
-    work.spawn(worker.run(broker, role.prefetch, back.token().clone()));
-    work.spawn(Arc::clone(&reconciler).run(back.token().clone()));
-    work.spawn(Arc::clone(&reconciler).attend(back.token().clone()));
+    let jobs = Jobs::new(Timestamp::now());
+    work.essential("worker", worker.run(broker, role.prefetch, back.token().clone()));
+    work.essential("reconciler", Arc::clone(&reconciler).run(back.token().clone()));
+    work.essential("heartbeat", Arc::clone(&reconciler).attend(back.token().clone()));
     if let Some(every) = role.sweep_every {
-        work.spawn(sweep_again(sweep, every, Arc::clone(&reconciler), back.token().clone()));
+        let job = jobs.add("sweep", every);
+        work.job(&job, sweep_again(sweep, job.clone(), Arc::clone(&reconciler), back.token().clone()));
     }
     let RosterSchedule { sources: roster_sources, every, apart } = role.rosters;
     let rosters = Rosters {
@@ -402,25 +410,39 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
     };
     for source in roster_sources {
         let (rosters, reconciler, token) = (rosters.clone(), Arc::clone(&reconciler), back.token().clone());
-        work.spawn(async move { roster::run(rosters, source, every, &token, move || reconciler.wake()).await });
+        let job = jobs.add(format!("roster:{}", source.name), every);
+        let running = job.clone();
+        work.job(&job, async move { roster::run(rosters, source, running, &token, move || reconciler.wake()).await });
     }
     if let Some(file) = people_file {
-        work.spawn(watch_people(file, people, role.ledger, Arc::clone(&reconciler), back.token().clone()));
+        let watching = watch_people(file, people, role.ledger.clone(), Arc::clone(&reconciler), back.token().clone());
+        work.essential("people watcher", watching);
     }
-    work.spawn(observer.run(back.token().clone()));
+    work.essential("observer", observer.run(back.token().clone()));
     let (recoveries, every) = role.recover;
     for recovery in recoveries {
-        work.spawn(recover::schedule::run(recovery, every, back.token().clone()));
+        if recover::schedule::knows_its_hook(&recovery) {
+            let job = jobs.add(format!("{}{}", recover::schedule::JOB, recovery.source), every);
+            work.job(&job, recover::schedule::run(recovery, job.clone(), back.token().clone()));
+        }
     }
-    work.spawn(seal(sealed, role.seal_every, back.token().clone()));
+    let job = jobs.add("seal", role.seal_every);
+    work.job(&job, seal(sealed, job.clone(), back.token().clone()));
+    work.essential("job monitor", jobs.clone().watch(role.ledger, back.token().clone()));
 
     let needed = if alone { Needed::Yes } else { Needed::No };
+    let progress = Arc::clone(&reconciler);
     let mut parts = vec![
         Part { name: observe::LEDGER.into(), health: observed.clone().part(observe::LEDGER), needed },
         Part { name: observe::BALANCE.into(), health: observed.clone().part(observe::BALANCE), needed: Needed::No },
         Part { name: observe::DRIFT.into(), health: observed.clone().part(observe::DRIFT), needed: Needed::No },
+        Part { name: RECONCILE.into(), health: Arc::new(move || progress.progress()), needed: Needed::No },
         Part { name: "drata".into(), health: Arc::new(move || reconciler.health()), needed: Needed::No },
     ];
+    parts.extend(jobs.all().into_iter().map(|job| {
+        let name = format!("job:{}", job.name());
+        Part { name, health: Arc::new(move || job.health()), needed: Needed::No }
+    }));
     if dry_run {
         let reason =
             "this is a dry run: what would be applied is only reported, and nothing is changed at the platform";
@@ -434,16 +456,20 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
     Ok(parts)
 }
 
-/// Starts tasks that begin once the ledger is ready, and never if the process ends before that.
+/// Starts essential tasks that begin once the ledger is ready, and never if the process ends before that.
 struct When<'a> {
     ready: &'a CancellationToken,
     tasks: &'a Tasks,
 }
 
 impl When<'_> {
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    fn job(&self, job: &Job, task: impl Future<Output = ()> + Send + 'static) {
+        self.essential(format!("job {}", job.name()), task);
+    }
+
+    fn essential(&self, name: impl Into<TaskName>, task: impl Future<Output = ()> + Send + 'static) {
         let (ready, token) = (self.ready.clone(), self.tasks.token().clone());
-        self.tasks.spawn(async move {
+        self.tasks.essential(name, async move {
             if token.run_until_cancelled(ready.cancelled()).await.is_some() {
                 task.await;
             }
@@ -476,8 +502,17 @@ impl Running {
         }
     }
 
-    /// Ends everything in order. Returns whether all could finish.
-    pub async fn stop(self, grace: Duration) -> bool {
+    /// Waits until an essential task fails: then the process must end. Never returns if none does.
+    pub async fn failed(&self) -> TaskFailure {
+        tokio::select! {
+            failure = self.front.failed() => failure,
+            failure = self.back.failed() => failure,
+            failure = self.broker.1.failed() => failure,
+        }
+    }
+
+    /// Ends everything in order.
+    pub async fn stop(self, grace: Duration) -> Stopped {
         let accepted = self.front.end(grace + Duration::from_secs(5)).await;
         let worked = self.back.end(FINISH).await;
         if let Some(ledger) = &self.ledger {
@@ -485,8 +520,19 @@ impl Running {
         }
         self.broker.0.close().await;
         let closed = self.broker.1.end(Duration::from_secs(5)).await;
-        accepted && worked && closed
+        let failed = [&self.front, &self.back, &self.broker.1].into_iter().any(|tasks| tasks.failure().is_some());
+        Stopped { all_finished: accepted && worked && closed, failed }
     }
+}
+
+/// How everything has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Stopped {
+    /// Whether all that was under way could finish.
+    pub all_finished: bool,
+    /// Whether an essential task has failed, before the end or in it.
+    pub failed: bool,
 }
 
 /// Opens the embedded broker of a folder.
@@ -553,8 +599,8 @@ fn create_private(folder: &Path) -> std::io::Result<()> {
 }
 
 /// Sweeps on the schedule, as one of all workers.
-async fn sweep_again(sweep: Sweep, every: Duration, reconciler: Arc<Reconciler>, token: CancellationToken) {
-    let (job, ledger) = (Job { name: "sweep", every }, sweep.ledger.clone());
+async fn sweep_again(sweep: Sweep, job: Job, reconciler: Arc<Reconciler>, token: CancellationToken) {
+    let ledger = sweep.ledger.clone();
     let work = move || {
         let (sweep, reconciler) = (sweep.clone(), Arc::clone(&reconciler));
         // Boxed, since the compiler can't see of a borrowing closure that its futures may change threads.
@@ -565,18 +611,17 @@ async fn sweep_again(sweep: Sweep, every: Duration, reconciler: Arc<Reconciler>,
         }
         .boxed()
     };
-    jobs::run(&ledger, job, &token, work).await;
+    jobs::run(&ledger, &job, &token, work).await;
 }
 
 /// Seals the ledger's history on a schedule, whichever worker comes first.
-async fn seal(ledger: Ledger, every: Duration, token: CancellationToken) {
+async fn seal(ledger: Ledger, job: Job, token: CancellationToken) {
     let sealed = ledger.clone();
     let once = move || {
         let ledger = sealed.clone();
         async move { ledger.seal().await }.boxed()
     };
-    let job = Job { name: "seal", every };
-    jobs::run(&ledger, job, &token, once).await;
+    jobs::run(&ledger, &job, &token, once).await;
 }
 
 async fn watch_people(
@@ -607,3 +652,6 @@ async fn watch_people(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,8 @@ impl Backoff {
     #[must_use]
     pub fn pause(&self, failures: u32, chance: f64) -> Duration {
         let whole = self.first.saturating_mul(2_u32.saturating_pow(failures)).min(self.longest);
-        whole.mul_f64(1.0 - chance.clamp(0.0, 1.0) / 2.0)
+        let shorter = Duration::try_from_secs_f64(whole.as_secs_f64() * chance.clamp(0.0, 1.0) / 2.0);
+        whole.saturating_sub(shorter.unwrap_or_default())
     }
 }
 
@@ -25,7 +26,8 @@ impl Backoff {
 /// one moment doesn't begin for them at one.
 #[must_use]
 pub fn spread(wait: Duration, chance: f64) -> Duration {
-    wait.mul_f64(1.0 + chance.clamp(0.0, 1.0) / 10.0)
+    let longer = Duration::try_from_secs_f64(wait.as_secs_f64() * chance.clamp(0.0, 1.0) / 10.0);
+    wait.saturating_add(longer.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -46,5 +48,7 @@ mod tests {
     fn a_wait_is_never_shortened_by_being_spread() {
         let wait = Duration::from_secs(10);
         assert_eq!([spread(wait, 0.0), spread(wait, 1.0)], [wait, Duration::from_secs(11)]);
+        assert_eq!(spread(Duration::MAX, 1.0), Duration::MAX);
+        assert_eq!(Backoff { first: Duration::MAX, longest: Duration::MAX }.pause(1, 0.0), Duration::MAX);
     }
 }

@@ -52,7 +52,7 @@ impl Timestamp {
     /// This time without what is less than a second.
     #[must_use]
     pub const fn whole_second(self) -> Self {
-        Self(self.0 - self.0.rem_euclid(1_000_000))
+        Self(self.0.saturating_sub(self.0.rem_euclid(1_000_000)))
     }
 
     /// How long ago `earlier` was, zero if it lies ahead.

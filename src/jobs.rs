@@ -1,4 +1,8 @@
 //! Work on a schedule: done by one worker at a time, whichever comes first ([`crate::ledger::jobs`]).
+//!
+//! * [`monitor`]: how each job stands, for `/health` and metrics.
+
+mod monitor;
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -6,9 +10,13 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub use self::monitor::{Job, Jobs};
+
 use crate::backoff::spread;
+use crate::delivery::Timestamp;
 use crate::ledger::jobs::{JobLease, JobTurn};
 use crate::ledger::{Ledger, LedgerError};
+use crate::shutdown::caught;
 
 /// How long a worker that has gone silent keeps a job.
 const LEASE: Duration = Duration::from_mins(2);
@@ -22,19 +30,11 @@ const LEDGER_AGAIN: Duration = Duration::from_secs(10);
 /// What the result of a job that failed begins with.
 pub const FAILED: &str = "failed: ";
 
-/// A job.
-#[derive(Clone, Copy, Debug)]
-pub struct Job<'a> {
-    /// Its name, the same in all workers.
-    pub name: &'a str,
-    /// How long after its end it is done again.
-    pub every: Duration,
-}
-
 /// Does a job whenever it is due, until the token is cancelled. What `work` returns is kept as the job's latest result.
 /// `work` is dropped where it is when the token is cancelled or another worker has taken the job over, so whatever it
-/// writes must hold by itself.
-pub async fn run<T, E, F>(ledger: &Ledger, job: Job<'_>, token: &CancellationToken, work: impl Fn() -> F)
+/// writes must hold by itself. A panic of `work` is kept as a failed run, so that a process that is started again doesn't
+/// run into it at once, and goes on.
+pub async fn run<T, E, F>(ledger: &Ledger, job: &Job, token: &CancellationToken, work: impl Fn() -> F)
 where
     T: Display,
     E: Display,
@@ -43,9 +43,12 @@ where
     let owner = Uuid::now_v7();
     let keep_doing = async {
         loop {
-            let wait = match ledger.take_job(job.name, owner, LEASE).await {
+            let wait = match ledger.take_job(job.name(), owner, LEASE).await {
                 Ok(JobTurn::Mine(lease)) => done(ledger, job, lease, &work).await,
-                Ok(JobTurn::Later(wait)) => wait.min(ASK),
+                Ok(JobTurn::Later(wait)) => {
+                    job.reached_ledger();
+                    wait.min(ASK)
+                }
                 Err(error) => unreachable_ledger(job, &error),
             };
             tokio::time::sleep(spread(wait, fastrand::f64())).await;
@@ -53,47 +56,53 @@ where
     };
     token.run_until_cancelled(keep_doing).await;
     // It may have been in the middle of it. Nobody else is to wait for its lease to run out.
-    if let Err(error) = ledger.give_back_job(job.name, owner).await {
+    if let Err(error) = ledger.give_back_job(job.name(), owner).await {
         unreachable_ledger(job, &error);
     }
 }
 
 /// Does it once. Returns how long to wait before the ledger is asked again.
-async fn done<T, E, F>(ledger: &Ledger, job: Job<'_>, lease: JobLease, work: impl Fn() -> F) -> Duration
+async fn done<T, E, F>(ledger: &Ledger, job: &Job, lease: JobLease, work: impl Fn() -> F) -> Duration
 where
     T: Display,
     E: Display,
     F: Future<Output = Result<T, E>>,
 {
+    job.reached_ledger();
     let ended = tokio::select! {
-        ended = work() => ended,
+        ended = caught(async { work().await }) => ended,
         () = until_taken_over(ledger, job, &lease) => {
-            tracing::warn!(job = job.name, "another worker has taken this job over");
+            tracing::warn!(job = job.name(), "another worker has taken this job over");
             return ASK;
         }
     };
-    let result = match ended {
-        Ok(result) => {
-            tracing::info!(job = job.name, %result, "done");
-            result.to_string()
+    let (result, panic) = match ended {
+        Ok(Ok(result)) => {
+            tracing::info!(job = job.name(), %result, "done");
+            (result.to_string(), None)
         }
-        Err(error) => {
-            tracing::warn!(job = job.name, %error, "failed");
-            format!("{FAILED}{error}")
+        Ok(Err(error)) => {
+            tracing::warn!(job = job.name(), %error, "failed");
+            (format!("{FAILED}{error}"), None)
         }
+        Err(panic) => (format!("{FAILED}it panicked: {}", panic.message), Some(panic)),
     };
-    match ledger.end_job(lease, job.every, &result).await {
-        Ok(()) => job.every.min(ASK),
+    let ended = ledger.end_job(lease, job.every(), &result).await;
+    if let Some(panic) = panic {
+        panic.resume();
+    }
+    match ended {
+        Ok(()) => job.every().min(ASK),
         Err(error) => unreachable_ledger(job, &error),
     }
 }
 
 /// Keeps the job. Returns when it is somebody else's; a ledger that fails may come back before the lease ends.
-async fn until_taken_over(ledger: &Ledger, job: Job<'_>, lease: &JobLease) {
+async fn until_taken_over(ledger: &Ledger, job: &Job, lease: &JobLease) {
     loop {
         tokio::time::sleep(KEEP).await;
         match ledger.keep_job(lease, LEASE).await {
-            Ok(true) => {}
+            Ok(true) => job.reached_ledger(),
             Ok(false) => return,
             Err(error) => {
                 unreachable_ledger(job, &error);
@@ -102,7 +111,11 @@ async fn until_taken_over(ledger: &Ledger, job: Job<'_>, lease: &JobLease) {
     }
 }
 
-fn unreachable_ledger(job: Job<'_>, error: &LedgerError) -> Duration {
-    tracing::warn!(job = job.name, %error, "the ledger can't be asked about this job");
+fn unreachable_ledger(job: &Job, error: &LedgerError) -> Duration {
+    tracing::warn!(job = job.name(), %error, "the ledger can't be asked about this job");
+    job.ledger_failed(error, Timestamp::now());
     LEDGER_AGAIN
 }
+
+#[cfg(test)]
+mod tests;

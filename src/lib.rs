@@ -28,8 +28,8 @@
 //! | [`evidence`] | the report for auditors |
 //! | [`replay`] | deliveries published again, from the ledger or an export |
 //! | [`recover`] | what a provider failed to deliver: found in its own list, asked for again, waited for |
-//! | [`config`], [`telemetry`] | settings, validated whole; logs and metrics |
-//! | [`app`], [`shutdown`], [`jobs`], [`outbound`], [`api`], [`backoff`] | settings → ports → tasks; how everything ends; what is done on a schedule; how requests of ours go out, to providers' APIs too, and when again |
+//! | [`config`], [`telemetry`] | settings, validated whole; logs, which never stop whoever writes them, and metrics |
+//! | [`app`], [`shutdown`], [`jobs`], [`outbound`], [`api`], [`backoff`] | settings → ports → tasks; how every task is started, ends, and is missed if it ends otherwise; what is done on a schedule, and how that stands; how requests of ours go out, to providers' APIs too, and when again |
 //! | [`cli`], [`demo`] | one file a command; the stories |
 //!
 //! # What always holds

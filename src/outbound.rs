@@ -4,7 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::DateTime;
+use http::header::{DATE, HeaderMap, RETRY_AFTER};
 use url::{Host, Url};
+
+use crate::delivery::Timestamp;
 
 /// How long to wait for a connection, at most.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,6 +54,26 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
         Some(Host::Ipv6(address)) => IpAddr::V6(address).to_canonical().is_loopback(),
         None => false,
     }
+}
+
+/// `Retry-After`, in seconds or as a date, just as it says; whoever waits must bound it. A date is measured against the
+/// answer's own clock where it tells.
+pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() => Some(Duration::MAX),
+        Err(_) => Some(http_date(text)?.since(sent_at(headers).unwrap_or(now))),
+    }
+}
+
+/// When an answer was sent, by its own clock.
+pub(crate) fn sent_at(headers: &HeaderMap) -> Option<Timestamp> {
+    http_date(headers.get(DATE)?.to_str().ok()?)
+}
+
+fn http_date(text: &str) -> Option<Timestamp> {
+    DateTime::parse_from_rfc2822(text).ok().map(|date| Timestamp(date.timestamp_micros()))
 }
 
 /// Why a request has no answer, or only half of one.
@@ -108,13 +132,16 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tasks = Tasks::new();
-        tasks.spawn(tasks.token().clone().run_until_cancelled_owned(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let asked = stream.read(&mut [0; 4096]).await.unwrap();
-                assert_ne!(asked, 0, "a client that connects asks something");
-                stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await.unwrap();
-            }
-        }));
+        tasks.short_lived(
+            "test",
+            tasks.token().clone().run_until_cancelled_owned(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    let asked = stream.read(&mut [0; 4096]).await.unwrap();
+                    assert_ne!(asked, 0, "a client that connects asks something");
+                    stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await.unwrap();
+                }
+            }),
+        );
         let url: Url = "http://drata.example/".parse().unwrap();
         let resolver = Arc::new(Forgetful { failures: AtomicUsize::new(2), address });
         let client = builder(&url, Duration::from_secs(5)).unwrap().no_proxy().dns_resolver(resolver).build().unwrap();

@@ -41,7 +41,7 @@ impl Server {
         let router = Router::new().fallback(move |state, request| answer(state, request)).with_state(asked.clone());
         let tasks = Tasks::new();
         let token = tasks.token().clone();
-        tasks.spawn(async move {
+        tasks.short_lived("test", async move {
             axum::serve(listener, router).with_graceful_shutdown(token.cancelled_owned()).await.unwrap();
         });
         let api = Api::new(&GITHUB, "git.acme.example", Some(&base), &"tok".into(), patience).unwrap();
@@ -96,6 +96,51 @@ async fn a_rate_limit_that_lasts_too_long_is_said_at_once() {
     let error = server.api.ask(&Ask::get(&["user"])).await.unwrap_err();
     assert!(matches!(&error, ApiError::Throttled { wait, .. } if wait.as_secs() == 3600), "{error}");
     assert!(error.is_transient());
+    assert_eq!(server.asked(), 1);
+}
+
+#[rstest]
+#[case(429, &[("retry-after", "7")], 7)]
+#[case(503, &[("retry-after", "0")], 1)]
+#[case(429, &[("retry-after", "9223372036854775807")], 86_400)]
+#[case(429, &[("retry-after", "18446744073709551616")], 86_400)]
+#[case(403, &[("retry-after", "9223372036854775808")], 86_400)]
+#[case(429, &[("retry-after", "-5")], 60)]
+#[case(429, &[("retry-after", "soon")], 60)]
+#[case(429, &[("retry-after", "Tue, 04 Nov 2025 10:00:30 GMT")], 30)]
+#[case(429, &[("retry-after", "Tue, 04 Nov 2025 10:00:30 GMT"), ("date", "Tue, 04 Nov 2025 10:00:10 GMT")], 20)]
+#[case(429, &[("retry-after", "Mon, 03 Nov 2025 10:00:30 GMT")], 1)]
+#[case(429, &[("retry-after", "Fri, 31 Dec 9999 23:59:59 GMT")], 86_400)]
+#[case(403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1762250410")], 11)]
+#[case(429, &[("ratelimit-remaining", "0"), ("ratelimit-reset", "1762250410")], 11)]
+#[case(403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1762250410"), ("date", "Tue, 04 Nov 2025 10:00:05 GMT")], 6)]
+#[case(403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1")], 1)]
+#[case(403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "-9223372036854775808")], 1)]
+#[case(403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "9223372036854775807")], 86_400)]
+#[case(403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "99999999999999999999999")], 86_400)]
+#[case(429, &[("x-ratelimit-remaining", "5"), ("x-ratelimit-reset", "1762250410")], 60)]
+#[case(429, &[], 60)]
+fn whatever_an_answer_says_the_wait_can_be_waited(
+    #[case] status: u16,
+    #[case] said: &[(&'static str, &'static str)],
+    #[case] seconds: u64,
+) {
+    let headers = said.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+    // 1762250400 in seconds.
+    let now: Timestamp = "2025-11-04T10:00:00Z".parse().unwrap();
+    let wait = throttled(StatusCode::from_u16(status).unwrap(), &headers.collect(), now);
+    assert_eq!(wait, Some(Duration::from_secs(seconds)));
+}
+
+#[tokio::test]
+async fn a_wait_without_an_end_is_said_at_once_whatever_the_patience() {
+    let server = Server::telling(
+        &[|_| (Status::TOO_MANY_REQUESTS, [("retry-after", "9223372036854775807")]).into_response()],
+        Duration::from_mins(65),
+    )
+    .await;
+    let error = server.api.ask(&Ask::get(&["user"])).await.unwrap_err();
+    assert!(matches!(&error, ApiError::Throttled { wait, .. } if wait.as_secs() == 86_400), "{error}");
     assert_eq!(server.asked(), 1);
 }
 

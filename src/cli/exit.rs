@@ -1,11 +1,11 @@
 //! Exit codes: they are an interface.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use super::named::NameError;
 use crate::app::StartError;
 use crate::config::ConfigError;
+use crate::telemetry::logs;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +54,7 @@ impl Exit {
         if error.chain().any(is_broken_pipe) {
             return Self::Done;
         }
-        // Nobody is left to tell if standard error is closed, too.
-        let _told = writeln!(std::io::stderr(), "rollcall: {error:#}");
+        logs::last_line(format_args!("rollcall: {error:#}"));
         let causes = || error.chain();
         if causes().any(|cause| cause.is::<ConfigError>() || cause.is::<Misuse>() || cause.is::<NameError>()) {
             return Self::Usage;

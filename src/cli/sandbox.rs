@@ -69,8 +69,11 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
     say(format_args!("Drata's stand-in: base_url = \"http://{address}/public\""))?;
     let tasks = Tasks::new();
     let token: CancellationToken = tasks.token().clone();
-    tasks.spawn(Sandbox::new(options).serve(listener, token));
-    let why = signal().await?;
+    tasks.essential("sandbox", Sandbox::new(options).serve(listener, token));
+    let ended = tokio::select! {
+        why = signal() => if why? == Signal::Interrupt { Exit::Interrupted } else { Exit::Done },
+        failure = tasks.failed() => return Err(failure.into()),
+    };
     tasks.end(std::time::Duration::from_secs(2)).await;
-    Ok(if why == Signal::Interrupt { Exit::Interrupted } else { Exit::Done })
+    Ok(ended)
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Exit, Place, recover, say};
-use crate::app::{self, FolderLock, IngressRole, Preparation, RosterSchedule, Setup, StartError, WorkerRole};
+use super::{Exit, Place, recover};
+use crate::app::{self, FolderLock, IngressRole, Preparation, RosterSchedule, Setup, StartError, Stopped, WorkerRole};
 use crate::broker::spool;
 use crate::config::{SecretRef, Settings, Source};
 use crate::delivery::Timestamp;
@@ -13,7 +13,8 @@ use crate::ingress::IngressSource;
 use crate::ledger::Ledger;
 use crate::people::People;
 use crate::reconcile::{self, Schedule};
-use crate::shutdown::{Signal, signal};
+use crate::shutdown::{Signal, TaskFailure, signal};
+use crate::telemetry::writer::LineWriter;
 use crate::telemetry::{logs, metrics};
 
 /// How many accounts are worked on at once. The platform's rate limit is what bounds them in the end.
@@ -139,6 +140,7 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
         seal_every: settings.evidence.seal_every,
     });
     let running = app::start(Setup { broker, spool, ingress, worker, metrics }, admin)?;
+    let out = LineWriter::stdout()?;
     let roles: Vec<&str> = Role::ALL.into_iter().filter(|role| has(*role)).map(Role::as_str).collect();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -157,22 +159,47 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
     for (source, address) in settings.sources.iter().zip(std::iter::repeat(running.ingress)) {
         let Some(address) = address else { break };
         let name = &source.settings.name;
-        say(format_args!("{name} ({}): POST http://{address}/webhooks/{name}", source.provider.title))?;
+        // Whether anybody reads it makes no difference to the service.
+        let line = format!("{name} ({}): POST http://{address}/webhooks/{name}\n", source.provider.title);
+        out.line(line.as_bytes());
     }
-    let why = signal().await?;
+    let ended_by = tokio::select! {
+        signal = signal() => EndedBy::Signal(signal?),
+        failure = running.failed() => EndedBy::Failure(failure),
+    };
     let began = Timestamp::now();
-    tracing::info!(signal = ?why, "ending: finishing what is under way");
-    let all_finished = running.stop(grace).await;
+    match &ended_by {
+        EndedBy::Signal(signal) => tracing::info!(?signal, "ending: finishing what is under way"),
+        EndedBy::Failure(failure) => tracing::error!(%failure, "ending after a failure: finishing what is under way"),
+    }
+    let Stopped { all_finished, failed } = running.stop(grace).await;
     let took = Timestamp::now().since(began);
-    if all_finished {
+    if all_finished && !failed {
         tracing::info!(?took, "ended");
     } else {
         tracing::warn!(?took, "ended before all was finished; nothing is lost, it goes on at the next start");
     }
-    Ok(match why {
-        Signal::Interrupt => Exit::Interrupted,
-        Signal::Terminate => Exit::Done,
-    })
+    out.flush(Duration::from_millis(100));
+    logs::flush();
+    Ok(ended_by.exit(failed))
+}
+
+/// Why the process ends.
+enum EndedBy {
+    Signal(Signal),
+    Failure(TaskFailure),
+}
+
+impl EndedBy {
+    /// The exit code. `failed` is whether an essential task has failed at all: it may have done so while all were ending.
+    const fn exit(&self, failed: bool) -> Exit {
+        match self {
+            Self::Failure(_) => Exit::Failed,
+            Self::Signal(_) if failed => Exit::Failed,
+            Self::Signal(Signal::Interrupt) => Exit::Interrupted,
+            Self::Signal(Signal::Terminate) => Exit::Done,
+        }
+    }
 }
 
 fn spool_settings(settings: &Settings) -> spool::Settings {
@@ -242,4 +269,19 @@ pub(super) fn client(settings: &Settings, place: &Place) -> Result<Client, Start
         },
         key.value,
     )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shutdown::HowFailed;
+
+    #[test]
+    fn a_failure_is_never_a_success() {
+        let failure = || EndedBy::Failure(TaskFailure { task: "worker".into(), how: HowFailed::Ended });
+        assert_eq!([failure().exit(true), failure().exit(false)], [Exit::Failed; 2]);
+        assert_eq!(EndedBy::Signal(Signal::Terminate).exit(false), Exit::Done);
+        assert_eq!(EndedBy::Signal(Signal::Interrupt).exit(false), Exit::Interrupted);
+        assert_eq!(EndedBy::Signal(Signal::Terminate).exit(true), Exit::Failed);
+    }
 }

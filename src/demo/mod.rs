@@ -61,8 +61,11 @@ pub async fn run(args: Args) -> anyhow::Result<Exit> {
     let well = report.closing()?;
     if args.keep_running {
         report.keep_running(&stage)?;
-        signal().await?;
+        tokio::select! {
+            signal = signal() => { signal?; }
+            _ = stage.running.failed() => {}
+        }
     }
-    stage.end().await;
-    Ok(if well { Exit::Done } else { Exit::Failed })
+    let nothing_failed = stage.end().await;
+    Ok(if well && nothing_failed { Exit::Done } else { Exit::Failed })
 }

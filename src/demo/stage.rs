@@ -134,7 +134,7 @@ impl Stage {
         let loopback = "127.0.0.1:0".parse()?;
         let listener = app::listen(loopback).await?;
         let drata: Url = format!("http://{}/public", listener.local_addr()?).parse()?;
-        sandbox_tasks.spawn(sandbox.clone().serve(listener, sandbox_tasks.token().clone()));
+        sandbox_tasks.essential("sandbox", sandbox.clone().serve(listener, sandbox_tasks.token().clone()));
 
         let people = folder.path().join("people.csv");
         let rows = stories.iter().map(|s| format!("github:#{},{}@acme.example\n", s.account.id, s.account.login));
@@ -271,15 +271,16 @@ impl Stage {
         self.cast.sources.values().map(|(name, _)| name)
     }
 
-    /// Ends everything, and removes what it made at RabbitMQ.
-    pub(super) async fn end(self) {
-        self.running.stop(Duration::from_secs(1)).await;
+    /// Ends everything, and removes what it made at RabbitMQ. Returns whether no part of it has failed.
+    pub(super) async fn end(self) -> bool {
+        let stopped = self.running.stop(Duration::from_secs(1)).await;
         self.sandbox_tasks.end(Duration::from_secs(2)).await;
         if let Some(settings) = &self.rabbitmq
             && let Err(error) = rabbitmq::remove(settings).await
         {
             tracing::warn!(%error, "the demo's queues are left behind");
         }
+        !stopped.failed
     }
 }
 

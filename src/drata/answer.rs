@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use chrono::DateTime;
 use http::StatusCode;
-use http::header::{DATE, HeaderMap, RETRY_AFTER};
+use http::header::HeaderMap;
 use serde::Deserialize;
 
 use crate::delivery::Timestamp;
+use crate::outbound;
 use crate::target::{Failure, FailureClass};
 
 /// The shortest and the longest `Retry-After` that is believed.
@@ -34,7 +34,7 @@ pub(super) fn failure(status: StatusCode, headers: &HeaderMap, body: &[u8], now:
     Failure {
         class: class(status),
         status: Some(status.as_u16()),
-        retry_after: retry_after(headers, now),
+        retry_after: outbound::retry_after(headers, now).map(|wait| wait.clamp(BELIEVED.0, BELIEVED.1)),
         message: message(status, body),
     }
 }
@@ -66,26 +66,9 @@ fn tidy(text: &str) -> String {
     line
 }
 
-/// `Retry-After`, in seconds or as a date; a date is measured against the answer's own clock where it tells.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() => BELIEVED.1,
-        Err(_) => {
-            let sent = headers.get(DATE).and_then(|date| http_date(date.to_str().ok()?));
-            http_date(text)?.since(sent.unwrap_or(now))
-        }
-    };
-    Some(wait.clamp(BELIEVED.0, BELIEVED.1))
-}
-
-fn http_date(text: &str) -> Option<Timestamp> {
-    DateTime::parse_from_rfc2822(text).ok().map(|date| Timestamp(date.timestamp_micros()))
-}
-
 #[cfg(test)]
 mod tests {
+    use http::header::{DATE, RETRY_AFTER};
     use rstest::rstest;
 
     use super::*;
@@ -125,7 +108,8 @@ mod tests {
             headers.insert(DATE, date.parse().unwrap());
         }
         let now: Timestamp = "2025-11-04T10:00:00Z".parse().unwrap();
-        assert_eq!(retry_after(&headers, now), seconds.map(Duration::from_secs));
+        let found = failure(StatusCode::TOO_MANY_REQUESTS, &headers, b"", now).retry_after;
+        assert_eq!(found, seconds.map(Duration::from_secs));
     }
 
     #[rstest]

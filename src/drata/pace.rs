@@ -89,7 +89,7 @@ impl Pace {
                     Err(wait) => wait,
                 },
             };
-            if Instant::now() + wait > latest {
+            if wait > latest.saturating_duration_since(Instant::now()) {
                 return Err(TooLate(wait));
             }
             tokio::time::sleep(wait).await;
@@ -98,7 +98,9 @@ impl Pace {
 
     /// Sends nothing for a while. A longer pause that is on already stays.
     pub(super) fn pause(&self, pause: Duration) {
-        let until = Instant::now() + pause;
+        let now = Instant::now();
+        // A pause without an end that can be told would never end. What is asked for is bounded long before that.
+        let until = now.checked_add(pause).unwrap_or(now);
         let mut not_before = self.not_before.lock().unwrap_or_else(PoisonError::into_inner);
         *not_before = Some(not_before.map_or(until, |earlier| earlier.max(until)));
     }
@@ -129,7 +131,7 @@ mod tests {
         let senders: Vec<_> = (0..3)
             .map(|_| {
                 let pace = Arc::clone(&pace);
-                tasks.spawn(async move {
+                tasks.short_lived("test", async move {
                     for _ in 0..10 {
                         pace.turn(None).await.unwrap();
                     }
@@ -148,7 +150,7 @@ mod tests {
         let (start, both) = (Instant::now(), [(); 2].map(|()| Arc::new(Pace::new(120, Duration::from_secs(60)))));
         let tasks = Tasks::new();
         let senders = both.map(|pace| {
-            tasks.spawn(async move {
+            tasks.short_lived("test", async move {
                 pace.share(2);
                 for _ in 0..20 {
                     pace.turn(None).await.unwrap();

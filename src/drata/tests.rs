@@ -37,7 +37,7 @@ async fn pair_with(options: sandbox::Options, change: impl FnOnce(&mut Settings)
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut settings = settings(listener.local_addr().unwrap());
     change(&mut settings);
-    tasks.spawn(sandbox.clone().serve(listener, tasks.token().clone()));
+    tasks.short_lived("test", sandbox.clone().serve(listener, tasks.token().clone()));
     let client = Client::new(settings, "test-key".into()).unwrap();
     Pair { sandbox, client, tasks }
 }
@@ -59,7 +59,7 @@ async fn client_of(router: Router) -> Client {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let serving = async move { axum::serve(listener, router).await };
-    Tasks::new().spawn(serving);
+    Tasks::new().short_lived("test", serving);
     Client::new(settings(address), "test-key".into()).unwrap()
 }
 

@@ -55,12 +55,13 @@ impl PlatformEvents {
             return entries.get(*found);
         }
         let near = i64::try_from(NEAR.as_micros()).unwrap_or(i64::MAX);
-        let first = entries.partition_point(|entry| entry.at < told.at.plus_micros(-near - told.duration_us));
+        let first =
+            entries.partition_point(|entry| entry.at < told.at.plus_micros((-near).saturating_sub(told.duration_us)));
         let found = (first..entries.len())
             .take_while(|place| entries[*place].at <= told.at.plus_micros(near))
             .filter(|place| !taken[*place])
             .filter(|place| entries[*place].identity.is_none_or(|identity| Some(identity) == told.identity))
-            .min_by_key(|place| (entries[*place].at.micros() - told.at.micros()).abs())?;
+            .min_by_key(|place| entries[*place].at.micros().abs_diff(told.at.micros()))?;
         taken[found] = true;
         of_call.insert(told.call, found);
         entries.get(found)

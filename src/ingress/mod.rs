@@ -254,5 +254,22 @@ impl Ingress {
     }
 }
 
+/// Counts something in a gauge for as long as it lives, however that ends.
+#[derive(Debug)]
+struct Counted(Gauge);
+
+impl Counted {
+    fn begin(gauge: Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
 #[cfg(test)]
 mod tests;

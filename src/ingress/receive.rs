@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::client::{Client, Peer};
 use super::problem::Problem;
 use super::refusal::{Refused, Said};
-use super::{Edge, Endpoint, IngressSource, SMALL_BODY, Settings, body};
+use super::{Counted, Edge, Endpoint, IngressSource, SMALL_BODY, Settings, body};
 use crate::broker::PublishError;
 use crate::delivery::{Delivery, DeliveryId, Encoding, SourceName, Stamp, Timestamp, Unverified};
 use crate::provider::Verifier;
@@ -78,7 +78,7 @@ impl Edge {
         };
         // Only now, so that bodies which come slowly, or never, keep no slot from those that are there.
         let _slot = self.slots.try_acquire().map_err(|_full| self.full())?;
-        let _counted = InFlight::begin(&self.in_flight);
+        let _counted = Counted::begin(self.in_flight.clone());
         let received_at = Timestamp::now();
         let unverified = Unverified { headers: &parts.headers, encoding, body: &body };
         let verified = verifier.verify(unverified, received_at)?;
@@ -186,21 +186,5 @@ impl IntoResponse for Answer {
         *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
-    }
-}
-
-/// Counts a request as in work for as long as it lives.
-struct InFlight<'a>(&'a metrics::Gauge);
-
-impl<'a> InFlight<'a> {
-    fn begin(gauge: &'a metrics::Gauge) -> Self {
-        gauge.increment(1.0);
-        Self(gauge)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
     }
 }

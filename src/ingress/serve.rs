@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::Counted;
 use super::connection::{self, Listening};
 use super::network::Networks;
 use super::places::{HasItsShare, Places};
@@ -113,14 +114,12 @@ async fn accept_all(listener: &TcpListener, listening: &Arc<Listening>, connecti
                 continue;
             }
         };
-        let (listening, open) = (Arc::clone(listening), open.clone());
-        open.increment(1.0);
-        connections.spawn(async move {
+        let (listening, counted) = (Arc::clone(listening), Counted::begin(open.clone()));
+        connections.short_lived("connection", async move {
+            let _counted = counted;
             if let Some(reason) = connection::serve(stream, &place, &listening).await {
                 cut(reason);
             }
-            open.decrement(1.0);
-            drop(place);
         });
     }
 }

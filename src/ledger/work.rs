@@ -218,6 +218,73 @@ impl Ledger {
         Ok(due.map(|due| Timestamp(due).since(Timestamp(now))))
     }
 
+    /// For how long the account that has been due for the longest time has been so, with nobody at work on it.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn longest_due(&self) -> Result<Option<Duration>, LedgerError> {
+        let now = self.now().await?;
+        let row = sqlx::query(
+            "SELECT due_at FROM statuses WHERE due_at <= $1 AND (lease_until IS NULL OR lease_until <= $1) \
+             ORDER BY due_at LIMIT 1",
+        )
+        .bind(now.micros())
+        .fetch_optional(&self.read)
+        .await?;
+        row.map(|row| Ok(now.since(Timestamp(row.try_get(0)?)))).transpose()
+    }
+
+    /// Counts a failed attempt of an account of which nothing else is known, because whoever worked on it broke off: what
+    /// was desired and known before stays, an intent stands, and the lease is given back. `delay` says how long after that
+    /// many failures the next attempt is made, if any.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn fail_attempt(
+        &self,
+        lease: &Lease,
+        reason: &str,
+        delay: impl Fn(u32) -> Option<Duration>,
+    ) -> Result<Held, LedgerError> {
+        let row = sqlx::query(
+            "SELECT version, attempts, desired, actual, identity, (SELECT now_us FROM clock) AS now_us FROM statuses \
+             WHERE id = $1",
+        )
+        .bind(lease.status)
+        .fetch_optional(&self.read)
+        .await?;
+        let Some(row) = row else { return Ok(Held::Lost) };
+        let failures = u32::try_from(row.try_get::<i64, _>("attempts")?.saturating_add(1)).unwrap_or(u32::MAX);
+        let (result, reason, due_at) = match delay(failures) {
+            Some(delay) => {
+                let due_at = Timestamp(row.try_get("now_us")?).plus(delay);
+                (Settled::Failed, reason.to_owned(), Some(due_at))
+            }
+            None => (Settled::Parked, format!("after {failures} attempts: {reason}"), None),
+        };
+        let desired = row.try_get::<Option<String>, _>("desired")?;
+        let settlement = Settlement {
+            result,
+            reason: Some(reason.clone()),
+            desired: desired.as_deref().map(status_of).transpose()?.flatten(),
+            actual: status_of(&row.try_get::<String, _>("actual")?)?,
+            identity: row.try_get::<Option<i64>, _>("identity")?.map(IdentityRef),
+            person_from: None,
+            keep_intent: true,
+            keep_drift: true,
+            due_at,
+        };
+        let attempt = Attempt {
+            operation: "reconcile",
+            wanted: None,
+            answer: None,
+            failure: Some(FailureClass::Transient),
+            duration: Duration::ZERO,
+            message: Some(reason),
+        };
+        self.settle(lease, row.try_get("version")?, &settlement, vec![attempt]).await
+    }
+
     /// Commits the intent to set a status: from here on the actual status is unknown. Also renews the lease, and writes
     /// down the calls that led here. Unless it says [`Held::Written`], nothing may be sent.
     ///

@@ -8,12 +8,14 @@
 //! * [`identity`]: which identity at the platform an account is;
 //! * [`policy`]: what the configuration decides;
 //! * [`schedule`]: when to try again;
+//! * [`progress`]: whether due accounts are worked on at all;
 //! * [`gate`]: the halt, as this worker knows it, and the circuit breaker.
 
 mod gate;
 pub(crate) mod identity;
 mod look;
 mod policy;
+mod progress;
 mod schedule;
 
 use std::sync::Arc;
@@ -28,6 +30,7 @@ pub use self::schedule::Schedule;
 use self::gate::Gate;
 pub(crate) use self::look::drifted;
 use self::look::{Ended, Look, Probe};
+use self::progress::Progress;
 use crate::backoff::Backoff;
 use crate::broker::Health;
 use crate::delivery::Timestamp;
@@ -35,7 +38,7 @@ use crate::drata::Client;
 use crate::ledger::work::{Held, Lease, Settled};
 use crate::ledger::{Ledger, LedgerError};
 use crate::people::People;
-use crate::shutdown::Tasks;
+use crate::shutdown::{Tasks, caught};
 use crate::telemetry::metrics as names;
 
 /// How to reconcile.
@@ -78,6 +81,7 @@ pub struct Reconciler {
     policies: Policies,
     settings: Settings,
     gate: Gate,
+    progress: Progress,
     due: Notify,
     run: uuid::Uuid,
 }
@@ -86,9 +90,9 @@ impl Reconciler {
     /// A reconciler that doesn't run yet.
     #[must_use]
     pub fn new(ledger: Ledger, client: Client, people: People, policies: Policies, settings: Settings) -> Self {
-        let gate = Gate::new(Timestamp::now());
+        let (gate, progress) = (Gate::new(Timestamp::now()), Progress::new(Timestamp::now()));
         let run = uuid::Uuid::now_v7();
-        Self { ledger, client, people, policies, settings, gate, due: Notify::new(), run }
+        Self { ledger, client, people, policies, settings, gate, progress, due: Notify::new(), run }
     }
 
     /// Says that an account may have become due.
@@ -102,9 +106,15 @@ impl Reconciler {
         self.gate.health()
     }
 
+    /// Whether due accounts are worked on, for `/health`.
+    #[must_use]
+    pub fn progress(&self) -> Health {
+        self.progress.health(Timestamp::now())
+    }
+
     /// The longest that one look may hold an account: twice the request's time-out and a margin for what is around it.
     fn lease(&self) -> Duration {
-        self.settings.request_timeout * 3 + Duration::from_secs(5)
+        self.settings.request_timeout.saturating_mul(3).saturating_add(Duration::from_secs(5))
     }
 
     /// Says that this worker is at work, and takes its share of the platform's rate limit: all workers are taken to call
@@ -114,8 +124,18 @@ impl Reconciler {
         let mut tick = tokio::time::interval(ATTEND);
         while token.run_until_cancelled(tick.tick()).await.is_some() {
             match self.ledger.in_time(self.ledger.attend(self.run)).await {
-                Ok(workers) => self.client.share_with(workers),
-                Err(error) => tracing::warn!(%error, "can't tell how many workers share the rate limit"),
+                Ok(workers) => {
+                    self.client.share_with(workers);
+                    self.progress.heartbeat(Ok(()), Timestamp::now());
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "can't tell how many workers share the rate limit");
+                    self.progress.heartbeat(Err(&error), Timestamp::now());
+                }
+            }
+            match self.ledger.in_time(self.ledger.longest_due()).await {
+                Ok(longest) => self.progress.overdue(longest.filter(|_| !self.gate.is_halted()), Timestamp::now()),
+                Err(error) => tracing::warn!(%error, "can't tell for how long accounts have been due"),
             }
         }
         if let Err(error) = self.ledger.in_time(self.ledger.leave(self.run)).await {
@@ -140,6 +160,7 @@ impl Reconciler {
                 Ok(leases) => leases,
                 Err(error) => {
                     tracing::error!(%error, "can't take due accounts; trying again");
+                    self.progress.took(Err(&error), Timestamp::now());
                     let pause = AGAIN.pause(failures, fastrand::f64());
                     token.run_until_cancelled(tokio::time::sleep(pause)).await;
                     failures += 1;
@@ -147,11 +168,12 @@ impl Reconciler {
                 }
             };
             failures = 0;
+            self.progress.took(Ok(()), Timestamp::now());
             let idle = leases.len() < free || free == 0;
             for lease in leases {
                 let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
                 let this = Arc::clone(&self);
-                looks.spawn(async move {
+                looks.short_lived("account", async move {
                     this.work(&lease).await;
                     drop(slot);
                     this.due.notify_one();
@@ -198,7 +220,15 @@ impl Reconciler {
 
     /// Looks once. Returns whether that is enough.
     async fn look(&self, lease: &Lease) -> bool {
-        match self.once(lease).await {
+        let ended = match caught(self.once(lease)).await {
+            Ok(ended) => ended,
+            Err(panic) => {
+                panic.count("account");
+                self.panicked(lease, panic.message).await
+            }
+        };
+        self.progress.account(lease.status, ended.as_ref().err(), Timestamp::now());
+        match ended {
             Ok(Held::Moved) => false,
             Ok(Held::Written | Held::Lost) => true,
             Err(error) => {
@@ -207,6 +237,23 @@ impl Reconciler {
                 true
             }
         }
+    }
+
+    /// What makes one account's work panic is that account's trouble: it counts as a failed attempt, so that the account is
+    /// parked in the end, and all others go on.
+    async fn panicked(&self, lease: &Lease, message: String) -> Result<Held, LedgerError> {
+        let reason = format!("rollcall panicked while reconciling it, which is a bug: {message}");
+        tracing::error!(
+            status = lease.status,
+            reason,
+            "a panic while an account was reconciled; it counts as a failed attempt"
+        );
+        let delay = |failures| self.settings.schedule.delay(failures, fastrand::f64());
+        let held = self.ledger.in_time(self.ledger.fail_attempt(lease, &reason, delay)).await?;
+        if lease.probe {
+            self.probed(lease, Probe::Nothing { wait: Duration::ZERO }).await?;
+        }
+        Ok(held)
     }
 
     async fn once(&self, lease: &Lease) -> Result<Held, LedgerError> {

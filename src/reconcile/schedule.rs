@@ -26,7 +26,8 @@ impl Schedule {
         let exponent = i32::try_from(failures.saturating_sub(1)).unwrap_or(i32::MAX);
         let base = self.first.as_secs_f64() * self.factor.powi(exponent);
         let capped = base.min(self.max.as_secs_f64());
-        Some(Duration::from_secs_f64(capped * (0.9 + 0.2 * chance.clamp(0.0, 1.0))))
+        let spread = capped * (0.9 + 0.2 * chance.clamp(0.0, 1.0));
+        Some(Duration::try_from_secs_f64(spread).unwrap_or(self.max))
     }
 }
 
@@ -43,6 +44,10 @@ mod tests {
         let seconds: Vec<u64> = (1..12).map(|n| SCHEDULE.delay(n, 0.5).unwrap().as_secs()).collect();
         assert_eq!(seconds, [2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600]);
         assert_eq!(SCHEDULE.delay(12, 0.5), None);
+        assert_eq!(
+            Schedule { first: Duration::MAX, max: Duration::MAX, ..SCHEDULE }.delay(1, 1.0),
+            Some(Duration::MAX)
+        );
     }
 
     proptest! {

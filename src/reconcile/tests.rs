@@ -1,14 +1,17 @@
 //! Outages of the platform, from the first failure to the last account that was owed, on a clock that the test turns.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use rstest::rstest;
 use tokio::net::TcpListener;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::*;
 use crate::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind, When};
+use crate::broker::State;
 use crate::delivery::{Delivery, Encoding, SecretName};
 use crate::drata;
 use crate::ledger::database::Database;
@@ -42,7 +45,7 @@ impl Site {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base_url = format!("http://{}/public", listener.local_addr().unwrap()).parse().unwrap();
         let tasks = Tasks::new();
-        tasks.spawn(drata.clone().serve(listener, tasks.token().clone()));
+        tasks.short_lived("test", drata.clone().serve(listener, tasks.token().clone()));
         let trial = Trial::open(Database::Sqlite).await;
         trial.set_clock(BEGAN).await;
         Self { trial, drata, base_url, now: BEGAN, tasks }
@@ -267,4 +270,38 @@ async fn a_request_that_was_never_answered_is_not_asked_about_for_ever(
     let (outcome, _) = site.trial.ledger.outcome_of(&source, &"Lost-1".parse().unwrap()).await.unwrap().unwrap();
     assert_eq!(outcome, Outcome::Unchanged);
     site.tasks.token().cancel();
+}
+
+/// A subscriber that panics when the account of that login is told as reconciled: as a log does whose write fails.
+struct PanicsAt(&'static str);
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for PanicsAt {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        let mut fields = String::new();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            write!(fields, "{field}={value:?} ").unwrap();
+        });
+        let told = fields.contains("message=reconciled") && fields.contains(&format!("login={:?}", self.0));
+        assert!(!told, "can't write about {}", self.0);
+    }
+}
+
+#[tokio::test]
+async fn an_account_whose_work_panics_is_parked_after_its_attempts_and_the_others_go_on() {
+    let mut site = Site::open().await;
+    let reconciler = site.reconciler(Duration::from_secs(5));
+    site.record(1..=3, AccessKind::Gained).await;
+    {
+        let subscriber = tracing_subscriber::registry().with(PanicsAt("dev-2"));
+        let _panicking = tracing::subscriber::set_default(subscriber);
+        site.work(&reconciler, None).await;
+    }
+    assert_eq!([1, 2, 3].map(|n| site.drata.linked(9000 + n)), [Some(501), Some(502), Some(503)]);
+    let parked = "SELECT COUNT(*) FROM statuses WHERE state = 'parked' AND lease_owner IS NULL AND \
+                  reason LIKE 'after 12 attempts: rollcall panicked while reconciling it%can''t write about dev-2'";
+    assert_eq!(site.trial.number(parked).await, Some(1));
+    let attempts = "SELECT COUNT(*) FROM attempts WHERE operation = 'reconcile' AND result = 'transient'";
+    assert_eq!(site.trial.number(attempts).await, Some(12));
+    assert_eq!(reconciler.progress().state, State::Ok);
+    assert_eq!(site.trial.number("SELECT COUNT(*) FROM statuses WHERE state = 'settled'").await, Some(2));
 }

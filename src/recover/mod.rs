@@ -310,7 +310,7 @@ impl Recovery {
         report: &mut HookReport,
         watcher: Watcher<'_>,
     ) -> Result<(), RecoverError> {
-        let deadline = Instant::now() + manner.wait;
+        let began = Instant::now();
         loop {
             let key = report.hook.clone();
             self.settle(&key, report).await?;
@@ -321,7 +321,7 @@ impl Recovery {
                     && undelivered.asked_at.is_some_and(|at| now.since(at) < ON_ITS_WAY.max(manner.wait))
             };
             let left = report.missing.iter().filter(on_its_way).count();
-            if left == 0 || Instant::now() >= deadline {
+            if left == 0 || began.elapsed() >= manner.wait {
                 return Ok(());
             }
             watcher(hook, Step::Waiting(left));

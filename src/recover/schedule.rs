@@ -28,9 +28,10 @@ impl fmt::Display for Reports {
     }
 }
 
-/// Recovers whenever it is due, until the token is cancelled. Not at all if the configuration doesn't say which hook is
-/// the source's: a token alone may be there for something else.
-pub async fn run(recovery: Recovery, every: Duration, token: CancellationToken) {
+/// Whether the configuration says which hook is the source's. If not, nothing is recovered on a schedule: a token alone may
+/// be there for something else.
+#[must_use]
+pub fn knows_its_hook(recovery: &Recovery) -> bool {
     let source = &recovery.source;
     let unknown = match recovery.recover.hooks() {
         Ok(Hooks::Named(_)) => None,
@@ -38,17 +39,21 @@ pub async fn run(recovery: Recovery, every: Duration, token: CancellationToken) 
         Ok(Hooks::Listed(_)) => Some("ingress.public_url and the source's `hook` aren't set".to_owned()),
         Err(error) => Some(error.to_string()),
     };
-    if let Some(why) = unknown {
+    if let Some(why) = &unknown {
         tracing::info!(%source, why, "what the provider fails to deliver isn't recovered: it isn't known which hook to ask about");
-        return;
     }
-    let (name, ledger) = (format!("{JOB}{source}"), recovery.ledger.clone());
+    unknown.is_none()
+}
+
+/// Recovers whenever it is due, until the token is cancelled.
+pub async fn run(recovery: Recovery, job: Job, token: CancellationToken) {
+    let ledger = recovery.ledger.clone();
     let recovery = Arc::new(recovery);
     let work = move || {
         let recovery = Arc::clone(&recovery);
         async move { once(&recovery).await }
     };
-    jobs::run(&ledger, Job { name: &name, every }, &token, work).await;
+    jobs::run(&ledger, &job, &token, work).await;
 }
 
 async fn once(recovery: &Recovery) -> Result<Reports, RecoverError> {

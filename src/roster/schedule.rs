@@ -1,7 +1,6 @@
 //! Rosters on a schedule: each source's are one job.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
@@ -16,12 +15,11 @@ use crate::telemetry::metrics as names;
 pub async fn run(
     rosters: Rosters,
     source: RosterSource,
-    every: Duration,
+    job: Job,
     token: &CancellationToken,
     wake: impl Fn() + Send + Sync + 'static,
 ) {
-    let name = format!("roster:{}", source.name);
-    let (ledger, job) = (rosters.ledger.clone(), Job { name: &name, every });
+    let ledger = rosters.ledger.clone();
     let shared = Arc::new((rosters, source, wake));
     let work = move || {
         let shared = Arc::clone(&shared);
@@ -31,7 +29,7 @@ pub async fn run(
         }
         .boxed()
     };
-    jobs::run(&ledger, job, token, work).await;
+    jobs::run(&ledger, &job, token, work).await;
 }
 
 /// Reads each root. One that can't be read doesn't keep the others from it.

@@ -124,12 +124,15 @@ async fn under_faults(
     if let Effect::Late(delay) = effect {
         let landed = in_progress.landing();
         let token = shared.late.token().clone();
-        let work = shared.late.spawn(token.run_until_cancelled_owned(async move {
-            tokio::time::sleep(delay).await;
-            let response = next.run(request).await;
-            landed();
-            response
-        }));
+        let work = shared.late.short_lived(
+            "late request",
+            token.run_until_cancelled_owned(async move {
+                tokio::time::sleep(delay).await;
+                let response = next.run(request).await;
+                landed();
+                response
+            }),
+        );
         return work.await.ok().flatten().unwrap_or_else(hang_up);
     }
     let done = if applied || effect == Effect::Garbled { Some(next.run(request).await) } else { None };

@@ -33,7 +33,9 @@ impl Sandbox {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => drop(connections.spawn(connection(self.clone(), stream, token.clone()))),
+                Ok((stream, _)) => {
+                    drop(connections.short_lived("connection", connection(self.clone(), stream, token.clone())))
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the sandbox can't accept a connection");
                     // Out of file descriptors, most likely: trying again at once would only spin.

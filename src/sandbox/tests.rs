@@ -269,7 +269,7 @@ async fn a_dropped_request_gets_not_one_byte_and_the_server_ends_on_its_token() 
     let sandbox = Sandbox::new(Options { faults: vec!["drop".parse().unwrap()], ..Options::default() });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tasks.spawn(sandbox.clone().serve(listener, tasks.token().clone()));
+    tasks.short_lived("test", sandbox.clone().serve(listener, tasks.token().clone()));
 
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET /events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer k\r\n\r\n").await.unwrap();

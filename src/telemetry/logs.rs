@@ -1,10 +1,23 @@
 //! Log lines on standard error: text for a terminal, one JSON object a line for machines.
+//!
+//! Nothing that is logged can stop whoever logs it: [`super::writer`] says how. Lines that repeat are limited.
 
-use std::io::IsTerminal;
+use std::fmt::Arguments;
+use std::io::{IsTerminal, Write as _};
+use std::sync::OnceLock;
+use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Level;
 use tracing_subscriber::filter::ParseError;
-use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt};
+
+use super::repeat::{LeftOut, RepeatLimit, Repeats};
+use super::writer::LineWriter;
+use super::{panics, repeat};
 
 /// How and what to log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,24 +74,105 @@ pub fn filter(text: &str) -> Result<EnvFilter, ParseError> {
 /// Our own supervisor says once what matters.
 const QUIET: [&str; 1] = ["lapin=off"];
 
+/// How long the last lines may take to be written at the end.
+const LAST: Duration = Duration::from_secs(1);
+/// How many different lines are told of that were left out, at once.
+const TOLD: usize = 20;
+
+/// What this process logs through, once it does.
+static LOG: OnceLock<Log> = OnceLock::new();
+
+#[derive(Debug)]
+struct Log {
+    writer: LineWriter,
+    repeats: Repeats,
+}
+
+/// Logging can't be started.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// The filter can't be read.
+    #[error(transparent)]
+    Filter(#[from] ParseError),
+    /// There is no thread that could write.
+    #[error("can't start the thread that writes the log")]
+    Thread(#[from] std::io::Error),
+}
+
 /// Starts logging. `no_color` is whether the user asked for no colours (<https://no-color.org>). If somebody in this
 /// process has started logging before, that stays.
 ///
 /// # Errors
-/// If the filter can't be read.
-pub fn install(settings: &Settings, no_color: bool) -> Result<(), ParseError> {
+/// If the filter can't be read, or no thread be started.
+pub fn install(settings: &Settings, no_color: bool) -> Result<(), InstallError> {
     let filter = QUIET.into_iter().try_fold(filter(&settings.filter)?, |filter, directive| {
         Ok::<_, ParseError>(filter.add_directive(directive.parse()?))
     })?;
+    if LOG.get().is_some() {
+        return Ok(());
+    }
+    let started = Log { writer: LineWriter::stderr()?, repeats: Repeats::default() };
+    let log = LOG.get_or_init(|| started);
     let terminal = std::io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second start in one process (tests) is no fault, and the first subscriber goes on.
-    let _already_started = if settings.format.is_json(terminal) {
-        builder.json().flatten_event(true).with_current_span(false).finish().try_init()
+    let json = settings.format.is_json(terminal);
+    // What its writer does wrong must not be printed: printing fails where writing did, and panics.
+    let layer = fmt::layer().with_writer(log.writer.clone()).log_internal_errors(false);
+    let layer = if json {
+        layer.json().flatten_event(true).with_current_span(false).boxed()
     } else {
-        builder.with_ansi(terminal && !no_color).with_target(false).finish().try_init()
+        layer.with_ansi(terminal && !no_color).with_target(false).boxed()
     };
+    panics::write_to(log.writer.clone(), &log.repeats, json);
+    // A second start in one process (tests) is no fault, and the first subscriber goes on.
+    let _already_started =
+        tracing_subscriber::registry().with(filter).with(RepeatLimit(&log.repeats)).with(layer).try_init();
     Ok(())
+}
+
+/// Waits until what was logged is written, for a moment.
+pub fn flush() {
+    if let Some(log) = LOG.get() {
+        log.writer.flush(LAST);
+    }
+}
+
+/// Writes a line for people to standard error, after all that was logged. Whether anybody reads it makes no difference.
+pub fn last_line(line: Arguments<'_>) {
+    match LOG.get() {
+        Some(log) => {
+            log.writer.line(format!("{line}\n").as_bytes());
+            log.writer.flush(LAST);
+        }
+        None => {
+            // Nobody is left to tell if standard error is closed, too.
+            let _told = writeln!(std::io::stderr(), "{line}");
+        }
+    }
+}
+
+/// Says again and again, until the token is cancelled, which lines were left out because they repeat.
+pub async fn summarize(token: CancellationToken) {
+    let mut tick = tokio::time::interval(repeat::WINDOW);
+    while token.run_until_cancelled(tick.tick()).await.is_some() {
+        summary();
+    }
+    summary();
+}
+
+fn summary() {
+    let Some(log) = LOG.get() else { return };
+    let left_out = log.repeats.take(Instant::now());
+    for LeftOut { level, message, count } in left_out.iter().take(TOLD) {
+        if *level == Level::ERROR {
+            tracing::error!(suppressed = count, of = message, "suppressed {count} similar lines");
+        } else {
+            tracing::warn!(suppressed = count, of = message, "suppressed {count} similar lines");
+        }
+    }
+    let others: u64 = left_out.iter().skip(TOLD).map(|left_out| left_out.count).sum();
+    if others > 0 {
+        tracing::warn!(suppressed = others, of = "other messages", "suppressed {others} similar lines");
+    }
 }
 
 #[cfg(test)]

@@ -145,6 +145,17 @@ pub const SEALS: &str = "rollcall_seals";
 /// How its hash begins.
 pub const SEAL_HEAD: &str = "rollcall_seal_head";
 
+/// When a job succeeded last.
+pub const JOB_SUCCEEDED: &str = "rollcall_job_last_success_timestamp_seconds";
+/// When a job failed last.
+pub const JOB_FAILED: &str = "rollcall_job_last_failure_timestamp_seconds";
+/// Whether a job hasn't succeeded for too long.
+pub const JOB_OVERDUE: &str = "rollcall_job_overdue";
+/// Panics.
+pub const PANICS: &str = "rollcall_panics_total";
+/// Lines of the log that weren't written.
+pub const LOG_LINES_DROPPED: &str = "rollcall_log_lines_dropped_total";
+
 /// Every metric. Documentation is written from this table, and nothing may be recorded that isn't in it.
 pub const METRICS: &[Metric] = &[
     counter(ACCEPTED, &["source"], "Deliveries that were accepted: durable in the broker and answered with 202."),
@@ -284,6 +295,34 @@ pub const METRICS: &[Metric] = &[
         Unit::Count,
         &[],
         "The first 13 hexadecimal digits of that seal's hash, as a number: a record of it that isn't in the ledger itself.",
+    ),
+    gauge(
+        JOB_SUCCEEDED,
+        Unit::Seconds,
+        &["job"],
+        "When a job last succeeded, on whichever worker, in seconds since 1970; 0 if this process knows of no success.",
+    ),
+    gauge(
+        JOB_FAILED,
+        Unit::Seconds,
+        &["job"],
+        "When a job last failed, on whichever worker, in seconds since 1970; 0 if this process knows of no failure.",
+    ),
+    gauge(
+        JOB_OVERDUE,
+        Unit::Count,
+        &["job"],
+        "1 if a job hasn't succeeded for more than three times its interval and five minutes, else 0.",
+    ),
+    counter(
+        PANICS,
+        &["task"],
+        "Panics, by the task that panicked. One of an essential task ends the process; one while an account is reconciled counts as a failed attempt of that account.",
+    ),
+    counter(
+        LOG_LINES_DROPPED,
+        &["reason"],
+        "Log lines that were not written: nobody reads them (queue-full, broken-pipe), the disk is full (disk-full), writing failed otherwise (failed), or the same line was written often enough (repeated; the log tells how many).",
     ),
 ];
 

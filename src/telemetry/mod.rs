@@ -4,3 +4,6 @@
 
 pub mod logs;
 pub mod metrics;
+mod panics;
+mod repeat;
+pub mod writer;

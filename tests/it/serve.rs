@@ -5,6 +5,7 @@ mod drata;
 mod dry_run;
 mod ending;
 mod limits;
+mod log;
 mod missing;
 mod outage;
 mod poison;

@@ -75,7 +75,7 @@ async fn once(options: &Options, prefix: &str, accounts: i64, worker: bool) -> f
     let tasks = Tasks::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base: Url = format!("http://{}/public/", listener.local_addr().unwrap()).parse().unwrap();
-    tasks.spawn(sandbox.clone().serve(listener, tasks.token().clone()));
+    tasks.short_lived("test", sandbox.clone().serve(listener, tasks.token().clone()));
     backlog(options, prefix, accounts).await;
 
     let mut answered = sandbox.answered();

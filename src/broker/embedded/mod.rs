@@ -118,12 +118,11 @@ impl Queue {
         let feed = Arc::new(Feed::new(lane, handed_out, ready.clone()));
         let (writing, reading) = (Condition::new(settings.name), Condition::new(settings.name));
         let commits = Commits::default();
-        tasks.spawn(writer::run(
-            writer::Writer::new(settings.clone(), connection, feed.clone(), writing.clone(), commits.clone()),
-            receiver,
-            closing.clone(),
-        ));
-        tasks.spawn(feed::run(feed.clone(), settings.clone(), commands.clone(), reading.clone(), closing.clone()));
+        let tasks = tasks.ending_on(closing.clone());
+        let writer = writer::Writer::new(settings.clone(), connection, feed.clone(), writing.clone(), commits.clone());
+        tasks.essential(format!("writer of {}", settings.name), writer::run(writer, receiver, closing.clone()));
+        let reader = feed::run(feed.clone(), settings.clone(), commands.clone(), reading.clone(), closing.clone());
+        tasks.essential(format!("reader of {}", settings.name), reader);
         Ok(Self { settings, commands, feed, writing, reading, commits })
     }
 

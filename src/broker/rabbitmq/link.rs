@@ -190,8 +190,9 @@ pub(super) fn supervise<R: Role>(
     let (health, health_seen) =
         watch::channel(Health { state: State::Down, reason: Some(reason.clone()), since: Timestamp::now() });
     let (standing, standing_seen) = watch::channel(Standing::Down(reason));
+    let tasks = tasks.ending_on(closing.clone());
     let supervisor = Supervisor { role, shared: shared.clone(), closing, standing, health, connected_before: false };
-    tasks.spawn(supervisor.run());
+    tasks.essential(format!("RabbitMQ {}", R::NAME), supervisor.run());
     Link { standing: standing_seen, health: health_seen }
 }
 

@@ -314,7 +314,8 @@ impl Role for Publishing {
                 limit.fetch_min(most, Ordering::Relaxed);
             };
             channels.push(channel.clone());
-            self.tasks.spawn(window::run(channel, connection.status().clone(), jobs, ending.clone(), learn));
+            let window = window::run(channel, connection.status().clone(), jobs, ending.clone(), learn);
+            self.tasks.essential_once("RabbitMQ publishing window", window);
             windows.push(sender);
         }
         Ok(Windows { windows, turn: AtomicUsize::new(0), ending: ending.clone(), _channels: channels })

@@ -132,9 +132,12 @@ impl Spool {
                 forwarder.run().await;
             }
         };
-        tasks.spawn(closing.clone().run_until_cancelled_owned(forward));
-        tasks.spawn(closing.clone().run_until_cancelled_owned(forward::tell(Arc::clone(&shared))));
-        tasks.spawn(closing.clone().run_until_cancelled_owned(look(Arc::clone(&shared))));
+        let until_closed = tasks.ending_on(closing.clone());
+        until_closed.essential("spool forwarder", closing.clone().run_until_cancelled_owned(forward));
+        let tell = forward::tell(Arc::clone(&shared));
+        until_closed.essential("spool reports", closing.clone().run_until_cancelled_owned(tell));
+        let look = look(Arc::clone(&shared));
+        until_closed.essential("spool watcher", closing.clone().run_until_cancelled_owned(look));
         Self { shared, tasks: tasks.clone(), _close_on_drop: closing.clone().drop_guard(), closing }
     }
 
@@ -158,7 +161,7 @@ impl Spool {
         let share = Share::of(&item);
         shared.contents.add(&share, Timestamp::now()).map_err(|no_room| shared.refused(no_room))?;
         // On its own, so that the counts are right whoever stops waiting for it.
-        let writing = self.tasks.spawn(async move {
+        let writing = self.tasks.short_lived("spool write", async move {
             let _place = place;
             let stored = match (&item, shared.queue.get()) {
                 (Item::Delivery(delivery), Some(queue)) => queue.publish(delivery).await,
@@ -172,6 +175,7 @@ impl Spool {
         });
         match writing.await {
             Ok(stored) => stored.map_err(|error| Refused::Unwritten(error.to_string())),
+            Err(error) if error.is_panic() => Err(Refused::Unwritten("the write panicked".to_owned())),
             Err(_ended) => Err(Refused::Unwritten("the process ends".to_owned())),
         }
     }

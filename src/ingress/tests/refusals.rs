@@ -144,7 +144,7 @@ async fn a_client_that_hangs_up_leaves_a_void_and_no_hole() {
     let tasks = Tasks::new();
     let hanging = {
         let ingress = ingress.clone();
-        tasks.spawn(async move { send(&ingress, request("{}")).await })
+        tasks.short_lived("test", async move { send(&ingress, request("{}")).await })
     };
     broker.one_has_begun().await;
     ingress.checkpoint().await;

@@ -27,7 +27,7 @@ impl Server {
         let tasks = Tasks::new();
         let serving = {
             let inner = tasks.clone();
-            tasks.spawn(async move { ingress.serve(listener, &inner).await })
+            tasks.short_lived("test", async move { ingress.serve(listener, &inner).await })
         };
         Self { address, broker, tasks, serving }
     }

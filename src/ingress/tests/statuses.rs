@@ -252,7 +252,7 @@ async fn requests_over_the_limit_are_shed_and_bad_ones_still_get_their_answer() 
     let tasks = Tasks::new();
     let first = {
         let ingress = ingress.clone();
-        tasks.spawn(async move { send(&ingress, request("{}")).await.status() })
+        tasks.short_lived("test", async move { send(&ingress, request("{}")).await.status() })
     };
     broker.one_has_begun().await;
     let response = send(&ingress, request("{}")).await;

@@ -231,8 +231,9 @@ impl Verifying<'_> {
         while let Some(seal) = Seal::after(self.tx, last.0).await? {
             let Seal { number, at, hash, .. } = seal;
             let place = Place::Seal { number };
-            if number != last.0 + 1 {
-                self.found.breaks(Place::Seal { number: last.0 + 1 }, What::SealMissing);
+            let next = last.0.saturating_add(1);
+            if number != next {
+                self.found.breaks(Place::Seal { number: next }, What::SealMissing);
             } else if seal.previous != last.1 {
                 self.found.breaks(place, What::Unchained);
             }

@@ -188,7 +188,7 @@ impl Evidence {
         for (mut row, attempt) in rows {
             row.told = attempt.and_then(|attempt| told.remove(&(attempt, row.row)));
             if let Some(told) = &mut row.told {
-                told.delay_us = told.at.micros() - row.received_at.micros();
+                told.delay_us = told.at.micros().saturating_sub(row.received_at.micros());
             }
             if let Some(cause) = causes.get(&row.row).and_then(|causes| cause(causes, &row)) {
                 row.cause = cause;

@@ -31,7 +31,7 @@ async fn batches_recorded_and_settled_at_once_end_as_if_one_after_the_other(
     let workers = (0..WORKERS).map(|worker| {
         let (ledger, mut mine) = (site.ledger.clone(), [entries.clone(), entries.clone()].concat());
         fastrand::Rng::with_seed(worker).shuffle(&mut mine);
-        tasks.spawn(async move {
+        tasks.short_lived("test", async move {
             work(&ledger, worker, mine.chunks(7).map(<[Entry]>::to_vec).collect(), &[]).await;
         })
     });
@@ -67,7 +67,7 @@ async fn no_account_is_ever_two_workers_at_once(#[values(Sqlite, PostgreSql)] on
     let tasks = Tasks::new();
     let takers = (0..8).map(|worker| {
         let ledger = site.ledger.clone();
-        tasks.spawn(async move {
+        tasks.short_lived("test", async move {
             let mut taken = Vec::new();
             loop {
                 let leases = ledger.take_due(&format!("worker {worker}"), LEASE, 3).await.unwrap().leases;

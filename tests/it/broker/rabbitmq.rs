@@ -312,7 +312,7 @@ async fn everything_confirmed_is_consumed_although_the_broker_is_killed_in_mid_l
         .map(|_| {
             let (broker, confirmed, sequence) = (broker.clone(), confirmed.clone(), sequence.clone());
             let (killed, after) = (killed.clone(), after.clone());
-            tasks.spawn(async move {
+            tasks.short_lived("test", async move {
                 while after.load(Ordering::Relaxed) < enough {
                     let id = format!("d-{:06}", sequence.fetch_add(1, Ordering::Relaxed));
                     if broker.publish(&delivery(&id, vec![b'x'; 2000])).await.is_ok() {
@@ -327,7 +327,7 @@ async fn everything_confirmed_is_consumed_although_the_broker_is_killed_in_mid_l
         .collect();
     let mut consumer = broker.consume(100).await;
     let consumed = Arc::new(Mutex::new(BTreeSet::new()));
-    let consuming = tasks.spawn({
+    let consuming = tasks.short_lived("test", {
         let consumed = consumed.clone();
         async move {
             while let Some(message) = consumer.next().await {

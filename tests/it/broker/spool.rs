@@ -341,7 +341,7 @@ async fn the_forwarder_takes_few_at_a_time_while_live_deliveries_are_on_their_wa
 
     // Somebody waits for the broker as long as the rest takes.
     behind.is(Mood::Hangs);
-    let live = others.spawn({
+    let live = others.short_lived("test", {
         let spool = Arc::clone(&spool);
         async move { spool.publish(&numbered(301)).await }
     });

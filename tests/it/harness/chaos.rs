@@ -64,14 +64,17 @@ impl Proxy {
         };
         let proxy = Self { address: listener.local_addr().unwrap(), wire: Arc::new(wire), tasks: Tasks::new() };
         let (wire, tasks) = (Arc::clone(&proxy.wire), proxy.tasks.clone());
-        proxy.tasks.spawn(proxy.tasks.token().clone().run_until_cancelled_owned(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let whole = wire.whole.lock().unwrap().clone();
-                let wire = Arc::clone(&wire);
-                // A connection that comes while the wire is cut is closed at once.
-                tasks.spawn(async move { whole.run_until_cancelled(wire.carry(stream)).await });
-            }
-        }));
+        proxy.tasks.short_lived(
+            "test",
+            proxy.tasks.token().clone().run_until_cancelled_owned(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    let whole = wire.whole.lock().unwrap().clone();
+                    let wire = Arc::clone(&wire);
+                    // A connection that comes while the wire is cut is closed at once.
+                    tasks.short_lived("test", async move { whole.run_until_cancelled(wire.carry(stream)).await });
+                }
+            }),
+        );
         proxy
     }
 

@@ -130,7 +130,7 @@ impl DeliveriesApi {
         let app = Router::new().nest(base, routes).layer(axum::middleware::from_fn_with_state(api.clone(), guarded));
         let app = app.with_state(api.clone());
         let token = api.tasks.token().clone();
-        api.tasks.spawn(async move {
+        api.tasks.short_lived("test", async move {
             axum::serve(listener, app).with_graceful_shutdown(token.cancelled_owned()).await.unwrap();
         });
         api
@@ -330,7 +330,7 @@ async fn github_again(State(api): State<DeliveriesApi>, Path(id): Path<u64>) -> 
     }
     api.inner().asked.push(attempt.delivery.clone());
     let again = api.clone();
-    api.tasks.spawn(async move { again.delivers_again(&attempt.delivery).await });
+    api.tasks.short_lived("test", async move { again.delivers_again(&attempt.delivery).await });
     (StatusCode::ACCEPTED, Json(json!({}))).into_response()
 }
 

@@ -52,19 +52,20 @@ impl Process {
     ) -> Self {
         let name = format!("{:08x}", fastrand::u32(..));
         let (output, log) = (folder.join(format!("{name}.out")), folder.join(format!("{name}.log")));
-        let words = [under, &[env!("CARGO_BIN_EXE_rollcall")], arguments].concat();
-        let child = Command::new(words[0])
-            .args(&words[1..])
-            .current_dir(folder)
-            .env_clear()
-            .envs(environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(File::create(&output).unwrap())
-            .stderr(File::create(&log).unwrap())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap_or_else(|error| panic!("{} can't be started: {error}", words[0]));
-        Self { child, output, log }
+        let files = [&output, &log].map(|file| File::create(file).unwrap().into());
+        Self { child: spawn(under, folder, arguments, environment, files), output, log }
+    }
+
+    /// The same with this for its standard output and its standard error: what it writes isn't seen.
+    pub(crate) fn start_writing_to(
+        streams: [Stdio; 2],
+        folder: &Path,
+        arguments: &[&str],
+        environment: &[(&str, String)],
+    ) -> Self {
+        let nowhere = folder.join("nothing is written here");
+        let child = spawn(&[], folder, arguments, environment, streams);
+        Self { child, output: nowhere.clone(), log: nowhere }
     }
 
     /// Waits until it serves: its log says where health is, its standard output where webhooks go.
@@ -171,6 +172,27 @@ impl Drop for Process {
             eprintln!("the process said:\n{}{}", read(&self.output), read(&self.log));
         }
     }
+}
+
+fn spawn(
+    under: &[&str],
+    folder: &Path,
+    arguments: &[&str],
+    environment: &[(&str, String)],
+    [output, log]: [Stdio; 2],
+) -> Child {
+    let words = [under, &[env!("CARGO_BIN_EXE_rollcall")], arguments].concat();
+    Command::new(words[0])
+        .args(&words[1..])
+        .current_dir(folder)
+        .env_clear()
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(output)
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap_or_else(|error| panic!("{} can't be started: {error}", words[0]))
 }
 
 /// Sends a signal to a process that runs.

@@ -107,7 +107,7 @@ impl Api {
         let router = Router::new().fallback(answer).with_state((speaks, url.clone(), Arc::clone(&host)));
         let tasks = Tasks::new();
         let token = tasks.token().clone();
-        tasks.spawn(async move {
+        tasks.short_lived("test", async move {
             axum::serve(listener, router).with_graceful_shutdown(token.cancelled_owned()).await.unwrap();
         });
         Self { url, host, tasks }

@@ -2,6 +2,7 @@
 //! come and go on it.
 
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::Duration;
 
 use rollcall::delivery::DeliveryId;
@@ -59,7 +60,7 @@ impl Site {
         let drata_tasks = Tasks::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base_url: Url = format!("http://{}/public", listener.local_addr().unwrap()).parse().unwrap();
-        drata_tasks.spawn(drata.clone().serve(listener, drata_tasks.token().clone()));
+        drata_tasks.short_lived("test", drata.clone().serve(listener, drata_tasks.token().clone()));
 
         let folder = tempfile::Builder::new().prefix("rollcall-site-").tempdir().unwrap();
         let mut site = Self {
@@ -173,6 +174,26 @@ impl Site {
     /// Starts a process with these arguments to `serve`, in this environment.
     pub(crate) fn serve_with(&self, arguments: &[&str], environment: &[(&str, String)]) -> Process {
         self.run_in(&[&["serve"], arguments].concat(), environment)
+    }
+
+    /// Starts a process that does everything and writes to these streams, its log as lines of every level.
+    pub(crate) fn serve_writing_to(&mut self, streams: [Stdio; 2]) -> Process {
+        self.set("log", "filter", "debug");
+        let file = self.write_config();
+        let environment = [("GITHUB_WEBHOOK_SECRET", SECRET.to_owned()), ("DRATA_API_KEY", "a key".to_owned())];
+        let arguments = ["--config", file.to_str().unwrap(), "serve"];
+        Process::start_writing_to(streams, self.folder.path(), &arguments, &environment)
+    }
+
+    /// Lets the deliveries go through the common RabbitMQ by way of a proxy.
+    pub(crate) async fn carried_through_a_proxy(&mut self) -> Proxy {
+        let real: Url = rabbitmq::url().await.parse().unwrap();
+        let proxy = Proxy::to(real.socket_addrs(|| Some(5672)).unwrap()[0]).await;
+        let mut through = real.clone();
+        through.set_ip_host(proxy.address.ip()).unwrap();
+        through.set_port(Some(proxy.address.port())).unwrap();
+        self.carried_by(through.as_str(), Names::new(real.as_str()));
+        proxy
     }
 
     /// Writes the configuration in one step: a process that was started a moment ago may be reading it.

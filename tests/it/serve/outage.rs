@@ -8,9 +8,7 @@ use rollcall::delivery::DeliveryId;
 use rollcall::ledger::outcome::Outcome;
 use rstest::rstest;
 
-use crate::harness::chaos::Proxy;
 use crate::harness::github::{Account, Posted};
-use crate::harness::rabbitmq::{Names, url};
 use crate::harness::site::{Carrier, Site, becomes, is_settled, outcome};
 use crate::harness::until;
 
@@ -21,15 +19,8 @@ const ACCOUNTS: i64 = 30;
 #[case::with_a_spool(true)]
 #[tokio::test]
 async fn a_broker_cut_off_under_load_loses_nothing_and_every_status_is_right(#[case] spool: bool) {
-    let real: url::Url = url().await.parse().unwrap();
-    let upstream = real.socket_addrs(|| Some(5672)).unwrap()[0];
-    let proxy = Proxy::to(upstream).await;
-    let mut through = real.clone();
-    through.set_ip_host(proxy.address.ip()).unwrap();
-    through.set_port(Some(proxy.address.port())).unwrap();
-
     let mut site = Site::new(Carrier::Embedded, ACCOUNTS).await;
-    site.carried_by(through.as_str(), Names::new(real.as_str()));
+    let proxy = site.carried_through_a_proxy().await;
     site.set("spool", "enabled", spool);
     site.set("broker", "confirm_timeout", "500ms");
     site.set("broker", "publish_timeout", "1s");
