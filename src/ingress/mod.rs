@@ -6,23 +6,29 @@
 //!
 //! `POST /webhooks/{source}` is checked in this order, and the first fault is the answer ([`problem::Problem`]):
 //!
-//! 1. 404 no such source; 405 not a POST; 415 neither JSON nor a form, or encoded; 413 longer than `max_body` by its own
+//! 1. 400 without exactly one `Host` (HTTP/1.1); 501 a transfer encoding other than `chunked`; 404 no such source; 405 not a
+//!    POST; 415 without exactly one content type that the provider sends, or encoded; 413 longer than `max_body` by its own
 //!    account; 401 without a well-formed signature, which needs no body to see;
 //! 2. 503 too many requests in work;
 //! 3. 413 or 503 as the body grows over `max_body` or the memory for all bodies; 408 if it comes too slowly;
 //! 4. 401 the signature is wrong; 400 verified, but not JSON or without a usable name;
 //! 5. 200 a ping; else it is published: 202, or 413 larger than the broker takes, or 503 not durable.
+//!
+//! What isn't HTTP is answered by hyper itself, before any of this: 400 without a body, also where the last transfer
+//! encoding isn't `chunked`, so that nobody can tell where the body ends; 431 where there are too many headers.
 
 pub mod admin;
 mod balance;
 mod body;
 mod budget;
 mod gather;
+mod lost;
 mod patient;
 pub mod problem;
 mod receive;
 mod refusal;
 mod serve;
+mod signatures;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,14 +44,17 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::broker::SharedBroker;
-use crate::delivery::{Checkpoint, SourceName};
+use crate::delivery::{Checkpoint, Encodings, SourceName, Timestamp};
 use crate::provider::Verifier;
 use crate::shutdown::Tasks;
 use crate::telemetry::metrics as names;
+use admin::{Needed, Part};
 use balance::Balance;
 use budget::Budget;
+use lost::Lost;
 use refusal::Refusals;
 pub use serve::{Limits, MAX_BUFFER, MAX_HEADER_BYTES, MAX_HEADERS, serve};
+use signatures::Signatures;
 
 /// The edge's limits. Sizes are in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +97,8 @@ pub struct IngressSource {
     pub name: SourceName,
     /// Its provider's name in the registry.
     pub provider: &'static str,
+    /// The encodings in which that sends its bodies.
+    pub encodings: Encodings,
     /// Checks its requests.
     pub verifier: Box<dyn Verifier>,
 }
@@ -105,6 +116,7 @@ struct Edge {
     run: Uuid,
     endpoints: HashMap<String, Endpoint>,
     nowhere: Refusals,
+    lost: Lost,
     broker: SharedBroker,
     budget: Budget,
     slots: Semaphore,
@@ -119,6 +131,7 @@ struct Endpoint {
     balance: Balance,
     accepted: Counter,
     refusals: Refusals,
+    signatures: Arc<Signatures>,
 }
 
 impl Ingress {
@@ -131,6 +144,7 @@ impl Ingress {
                 balance: Balance::default(),
                 accepted: metrics::counter!(names::ACCEPTED, "source" => name.clone()),
                 refusals: Refusals::new(&name),
+                signatures: Arc::new(Signatures::new(Timestamp::now())),
                 source,
             };
             (name, endpoint)
@@ -139,6 +153,7 @@ impl Ingress {
             run: Uuid::now_v7(),
             endpoints: endpoints.collect(),
             nowhere: Refusals::new("-"),
+            lost: Lost::default(),
             broker,
             budget: Budget::new(settings.body_budget, settings.small_reserve),
             slots: Semaphore::new(settings.max_in_flight),
@@ -153,6 +168,16 @@ impl Ingress {
     #[must_use]
     pub fn run(&self) -> Uuid {
         self.edge.run
+    }
+
+    /// The parts of `/health` that are this role's: one a source.
+    #[must_use]
+    pub fn parts(&self) -> Vec<Part> {
+        let part = |(name, endpoint): (&String, &Endpoint)| {
+            let signatures = Arc::clone(&endpoint.signatures);
+            Part { name: format!("source:{name}"), health: Arc::new(move || signatures.health()), needed: Needed::No }
+        };
+        self.edge.endpoints.iter().map(part).collect()
     }
 
     /// The routes. Every path ends in [`receive`]: whether the source exists comes before everything else.

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 
 /// Why a request is refused.
@@ -12,7 +12,9 @@ pub enum Problem {
     NotFound,
     /// It isn't a POST.
     Method,
-    /// The body is neither JSON nor a form, or it is compressed.
+    /// Its transfer encoding isn't one that we speak.
+    TransferEncoding,
+    /// The body is of no media type that the provider sends, or it is compressed.
     MediaType,
     /// The body is larger than the edge or the broker takes.
     TooLarge,
@@ -30,8 +32,9 @@ pub enum Problem {
 
 impl Problem {
     /// Every problem, in the order in which they are looked for.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NotFound,
+        Self::TransferEncoding,
         Self::Method,
         Self::MediaType,
         Self::TooLarge,
@@ -48,6 +51,7 @@ impl Problem {
         match self {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TransferEncoding => StatusCode::NOT_IMPLEMENTED,
             Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -63,6 +67,7 @@ impl Problem {
         match self {
             Self::NotFound => "not-found",
             Self::Method => "method",
+            Self::TransferEncoding => "transfer-encoding",
             Self::MediaType => "media-type",
             Self::TooLarge => "too-large",
             Self::TooSlow => "too-slow",
@@ -79,8 +84,9 @@ impl Problem {
         match self {
             Self::NotFound => "There is no such webhook source.",
             Self::Method => "Webhooks are sent with POST.",
+            Self::TransferEncoding => "The only supported transfer encoding is chunked.",
             Self::MediaType => {
-                "The body must be application/json or application/x-www-form-urlencoded, not compressed."
+                "The body must be application/json, or a form where the provider sends forms; not compressed."
             }
             Self::TooLarge => "The body is too large.",
             Self::TooSlow => "The body did not arrive in time.",
@@ -114,6 +120,10 @@ impl IntoResponse for Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = self.retry_after() {
             headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+        }
+        if self == Self::TransferEncoding {
+            // Where such a request ends is anybody's guess, so nothing can follow it.
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if self == Self::Method {
             headers.insert(ALLOW, HeaderValue::from_static("POST"));

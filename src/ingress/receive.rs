@@ -5,47 +5,60 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode, Version};
 use http_body::Body as _;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
 use super::problem::Problem;
 use super::refusal::{Refused, Said};
-use super::{Edge, Endpoint, SMALL_BODY, Settings, body};
+use super::{Edge, Endpoint, IngressSource, SMALL_BODY, body};
 use crate::broker::PublishError;
-use crate::delivery::{Delivery, DeliveryId, Encoding, SourceName, Stamp, Timestamp, Unverified};
-use crate::provider::Verifier;
+use crate::delivery::{Delivery, DeliveryId, Encoding, Encodings, Stamp, Timestamp, Unverified};
+use crate::provider::signature::{NotOne, only_value};
 
 pub(super) async fn receive(State(edge): State<Arc<Edge>>, request: Request) -> Response {
     let started = Instant::now();
     let said = Said::of(request.headers());
-    let name = request.uri().path().strip_prefix("/webhooks/").unwrap_or_default();
-    let Some(endpoint) = edge.endpoints.get(name) else {
-        let shown = name.parse::<SourceName>().map_or_else(|_| "not a source name".to_owned(), |name| name.to_string());
-        edge.nowhere.record(&Refused::new(Problem::NotFound, shown), &said, Timestamp::now());
+    let Some(endpoint) = edge.endpoint(request.uri().path()) else {
         let (parts, mut body) = request.into_parts();
+        let refused = framing(&parts).err().unwrap_or_else(|| edge.lost(parts.uri.path()));
+        edge.nowhere.record(&refused, &said, Timestamp::now());
         body::linger(&parts.headers, &mut body, SMALL_BODY).await;
-        return Problem::NotFound.into_response();
+        return refused.problem.into_response();
     };
     let answer = edge.answer(endpoint, request, started).await;
     edge.seconds.record(started.elapsed());
     match answer {
         Ok(answer) => answer.into_response(),
         Err(refused) => {
-            endpoint.refusals.record(&refused, &said, Timestamp::now());
+            let now = Timestamp::now();
+            endpoint.refusals.record(&refused, &said, now);
+            if refused.problem == Problem::Unverified {
+                endpoint.signatures.refused(now);
+            }
             refused.problem.into_response()
         }
     }
 }
 
 impl Edge {
+    /// The source that a path names. A slash at the end is a common slip, and says nothing else.
+    fn endpoint(&self, path: &str) -> Option<&Endpoint> {
+        let name = path.strip_prefix("/webhooks/")?;
+        self.endpoints.get(name.strip_suffix('/').unwrap_or(name))
+    }
+
+    fn lost(&self, path: &str) -> Refused {
+        Refused::new(Problem::NotFound, self.lost.explain(path, self.endpoints.keys().map(String::as_str)))
+    }
+
     async fn answer(&self, endpoint: &Endpoint, request: Request, started: Instant) -> Result<Answer, Refused> {
         let (parts, mut body) = request.into_parts();
         let verifier = endpoint.source.verifier.as_ref();
-        let (encoding, _slot) = match self.admit(&parts, &body, verifier) {
+        let _slot = match self.admit(&parts, &body, &endpoint.source) {
             Ok(admitted) => admitted,
             Err(refused) => {
                 body::linger(&parts.headers, &mut body, self.patience_for(&refused)).await;
@@ -64,8 +77,9 @@ impl Edge {
             }
         };
         let received_at = Timestamp::now();
-        let unverified = Unverified { headers: &parts.headers, encoding, body: &body };
+        let unverified = Unverified::new(&parts.headers, &body, endpoint.source.encodings);
         let verified = verifier.verify(unverified, received_at)?;
+        endpoint.signatures.verified(received_at);
         let named = verifier.name(&parts.headers, &verified)?;
         if named.ping {
             tracing::debug!(source = %endpoint.source.name, "ping");
@@ -89,14 +103,16 @@ impl Edge {
         &self,
         parts: &Parts,
         body: &Body,
-        verifier: &dyn Verifier,
-    ) -> Result<(Encoding, tokio::sync::SemaphorePermit<'_>), Refused> {
-        let encoding = encoding(parts, body, &self.settings)?;
-        verifier.precheck(&parts.headers)?;
-        match self.slots.try_acquire() {
-            Ok(slot) => Ok((encoding, slot)),
-            Err(_full) => Err(Refused::new(Problem::Busy, "ingress.max_in_flight requests are in work")),
+        source: &IngressSource,
+    ) -> Result<tokio::sync::SemaphorePermit<'_>, Refused> {
+        framing(parts)?;
+        media_type(parts, source.encodings)?;
+        if body.size_hint().lower() > self.settings.max_body as u64 {
+            return Err(Refused::new(Problem::TooLarge, "its length is over ingress.max_body"));
         }
+        source.verifier.precheck(&parts.headers)?;
+        let full = |_| Refused::new(Problem::Busy, "ingress.max_in_flight requests are in work");
+        self.slots.try_acquire().map_err(full)
     }
 
     /// 202 comes only after the broker's confirm. Whatever else happens leaves the ticket unconfirmed, also a client
@@ -118,23 +134,41 @@ impl Edge {
     }
 }
 
-/// 405, 415 and 413, in this order. Bytes are verified as they came, so an encoded body can't be taken: whoever decoded
-/// it on the way would have changed what was signed.
-fn encoding(parts: &Parts, body: &Body, settings: &Settings) -> Result<Encoding, Refused> {
+/// 400 and 501: what a server must not overlook, whatever the request is about. What rests on a header takes exactly one
+/// value of it, as with signatures: else sender, proxies and we might each believe another.
+fn framing(parts: &Parts) -> Result<(), Refused> {
+    match only_value(&parts.headers, HOST.as_str()) {
+        Ok(_) => {}
+        Err(NotOne::Missing) if parts.version < Version::HTTP_11 => {}
+        Err(why) => return Err(Refused::new(Problem::Malformed, format!("host {why}"))),
+    }
+    let chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    match only_value(&parts.headers, TRANSFER_ENCODING.as_str()) {
+        Err(NotOne::Missing) => Ok(()),
+        Ok(value) if chunked(value) => Ok(()),
+        _ => Err(Refused::new(Problem::TransferEncoding, "its transfer encoding isn't just chunked")),
+    }
+}
+
+/// 405 and 415. Bytes are verified as they came, so an encoded body can't be taken: whoever decoded it on the way would
+/// have changed what was signed. The media type decides nothing but whether the request is taken; how the body is read
+/// follows from its bytes.
+fn media_type(parts: &Parts, encodings: Encodings) -> Result<(), Refused> {
     if parts.method != Method::POST {
         return Err(Refused::new(Problem::Method, "not a POST"));
     }
-    if parts.headers.get(CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return Err(Refused::new(Problem::MediaType, "it has a content encoding"));
+    match only_value(&parts.headers, CONTENT_ENCODING.as_str()) {
+        Err(NotOne::Missing) => {}
+        Ok(coding) if coding.as_bytes().eq_ignore_ascii_case(b"identity") => {}
+        _ => return Err(Refused::new(Problem::MediaType, "it has a content encoding")),
     }
-    let content_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let Some(encoding) = Encoding::from_content_type(content_type) else {
-        return Err(Refused::new(Problem::MediaType, "its content type is neither JSON nor a form"));
-    };
-    if body.size_hint().lower() > settings.max_body as u64 {
-        return Err(Refused::new(Problem::TooLarge, "its length is over ingress.max_body"));
+    let value = only_value(&parts.headers, CONTENT_TYPE.as_str())
+        .map_err(|why| Refused::new(Problem::MediaType, format!("content-type {why}")))?;
+    match value.to_str().ok().and_then(Encoding::from_content_type) {
+        None => Err(Refused::new(Problem::MediaType, "its content type is neither JSON nor a form")),
+        Some(encoding) if encodings.include(encoding) => Ok(()),
+        Some(_) => Err(Refused::new(Problem::MediaType, "its content type is a form, and the provider sends none")),
     }
-    Ok(encoding)
 }
 
 /// What a request is told that was taken.
