@@ -83,9 +83,10 @@ type Bodies = Vec<(String, Value)>;
 /// Every fixture, as a hook and as an app would send it.
 fn github() -> Bodies {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/provider/github/fixtures");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
     let mut bodies = Bodies::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for path in files {
         let event = path.file_stem().unwrap().to_str().unwrap().split(['.', '~']).next().unwrap().to_owned();
         let hook: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         let mut app = hook.clone();
