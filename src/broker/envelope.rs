@@ -232,10 +232,16 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn a_delivery_comes_back_as_it_was(delivery in any_delivery()) {
-            match Envelope::of_delivery(&delivery).open(delivery.body.clone()) {
-                Payload::Delivery(back) => prop_assert_eq!(back, delivery),
-                other => prop_assert!(false, "{other:?}"),
+        fn a_delivery_comes_back_as_it_was_whatever_its_content_type_says(
+            delivery in any_delivery(), content_type in proptest::option::of("[ -~]{0,30}"),
+        ) {
+            let envelope = Envelope::of_delivery(&delivery);
+            prop_assert_eq!(envelope.content_type, Some(delivery.media_type()));
+            for content_type in [envelope.content_type, content_type.as_deref()] {
+                match (Envelope { content_type, ..envelope.clone() }).open(delivery.body.clone()) {
+                    Payload::Delivery(back) => prop_assert_eq!(&back, &delivery),
+                    other => prop_assert!(false, "{other:?}"),
+                }
             }
         }
 
