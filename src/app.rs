@@ -127,6 +127,7 @@ pub fn ingress_source(source: &Source, secrets: Vec<Secret>) -> Result<IngressSo
         name: source.settings.name.clone(),
         provider: source.provider.name,
         allow_from: source.allow_from.clone(),
+        encodings: source.provider.encodings,
         verifier: (source.provider.verifier)(&source.settings, secrets)
             .map_err(|error| StartError::Source(source.settings.name.clone(), error))?,
     })
@@ -338,6 +339,8 @@ pub fn start(setup: Setup, admin: TcpListener) -> anyhow::Result<Running> {
         // A process that also takes webhooks stays in its load balancer while the ledger is down: it can make them durable.
         parts.extend(start_worker(role, broker.clone(), setup.ingress.is_none(), &back)?);
     }
+    let taking = setup.ingress.map(|role| (Ingress::new(role.settings, role.sources, broker), role.listener));
+    parts.extend(taking.iter().flat_map(|(edge, _)| edge.parts()));
     back.essential("metrics upkeep", setup.metrics.clone().upkeep(back.token().clone()));
     back.essential("log summary", logs::summarize(back.token().clone()));
     let admin_tasks = back.clone();
@@ -345,12 +348,11 @@ pub fn start(setup: Setup, admin: TcpListener) -> anyhow::Result<Running> {
     back.essential("admin listener", async move {
         ingress::serve(admin, admin_router, admin::limits(), &admin_tasks).await
     });
-    if let Some(role) = setup.ingress {
-        running.ingress = Some(role.listener.local_addr()?);
-        let edge = Ingress::new(role.settings, role.sources, broker);
+    if let Some((edge, listener)) = taking {
+        running.ingress = Some(listener.local_addr()?);
         running.edge = Some(edge.clone());
         let edge_tasks = front.clone();
-        front.essential("ingress", async move { edge.serve(role.listener, &edge_tasks).await });
+        front.essential("ingress", async move { edge.serve(listener, &edge_tasks).await });
     }
     Ok(running)
 }

@@ -5,6 +5,7 @@
 //! A request is [`Unverified`] until a provider's verifier has found its signature good; only then can it become a
 //! [`Delivery`], because a delivery is built from a [`Verified`] body and nothing else.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -264,7 +265,8 @@ impl fmt::Display for EventName {
     }
 }
 
-/// How the body is written. The broker carries the signed bytes, so a form travels as a form.
+/// How a body is written. It follows from its bytes and its provider ([`Encodings::of`]), never from a header, a message
+/// property or a column: those aren't signed. The broker carries the signed bytes, so a form travels as a form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Encoding {
@@ -292,22 +294,76 @@ impl Encoding {
     }
 }
 
+/// How a form that carries JSON begins. No JSON text does.
+const FORM_START: &[u8] = b"payload=";
+
+/// The encodings in which a provider sends its bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encodings {
+    /// Always JSON.
+    JsonOnly,
+    /// JSON, or a form with the JSON text in it: the administrator chooses at the provider.
+    JsonOrForm,
+}
+
+impl Encodings {
+    /// Whether the provider ever sends that encoding.
+    #[must_use]
+    pub const fn include(self, encoding: Encoding) -> bool {
+        matches!((self, encoding), (_, Encoding::Json) | (Self::JsonOrForm, Encoding::Form))
+    }
+
+    /// How a body is written: the one place where that is decided. A form is exactly `payload=` and one value, from the
+    /// first byte to the last; everything else is JSON or nothing.
+    ///
+    /// So no part of a JSON text that somebody could choose, such as a commit message, can ever pass for a form's field.
+    #[must_use]
+    pub fn of(self, body: &[u8]) -> Encoding {
+        if self.payload(body).is_some() { Encoding::Form } else { Encoding::Json }
+    }
+
+    /// The JSON text of a body: the body itself, or what its form holds, decoded.
+    #[must_use]
+    pub fn json(self, body: &[u8]) -> Cow<'_, [u8]> {
+        self.payload(body).map_or(Cow::Borrowed(body), |value| form_decoded(value).into())
+    }
+
+    /// The value of the form, if the body is one.
+    fn payload(self, body: &[u8]) -> Option<&[u8]> {
+        if !self.include(Encoding::Form) {
+            return None;
+        }
+        body.strip_prefix(FORM_START).filter(|value| !value.contains(&b'&'))
+    }
+}
+
 /// A request whose signature nobody has checked yet. It offers nothing but what a verifier needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Unverified<'a> {
     /// The request's headers.
     pub headers: &'a http::HeaderMap,
-    /// How the body is written, from the content type.
-    pub encoding: Encoding,
     /// The raw bytes as they came.
     pub body: &'a Bytes,
+    encodings: Encodings,
 }
 
-impl Unverified<'_> {
+impl<'a> Unverified<'a> {
+    /// A request to a source whose provider sends its bodies in these encodings.
+    #[must_use]
+    pub const fn new(headers: &'a http::HeaderMap, body: &'a Bytes, encodings: Encodings) -> Self {
+        Self { headers, body, encodings }
+    }
+
+    /// The JSON text of the body, which is what some providers sign.
+    #[must_use]
+    pub fn json(self) -> Cow<'a, [u8]> {
+        self.encodings.json(self.body)
+    }
+
     /// Seals the body as verified. Only a [`crate::provider::Verifier`] has reason to call this, after its check.
     #[must_use]
     pub fn verified_by(self, secret: SecretName) -> Verified {
-        Verified { body: self.body.clone(), encoding: self.encoding, secret }
+        Verified { body: self.body.clone(), encodings: self.encodings, secret }
     }
 }
 
@@ -315,7 +371,7 @@ impl Unverified<'_> {
 #[derive(Clone, Debug)]
 pub struct Verified {
     body: Bytes,
-    encoding: Encoding,
+    encodings: Encodings,
     secret: SecretName,
 }
 
@@ -326,10 +382,10 @@ impl Verified {
         &self.body
     }
 
-    /// How the body is written.
+    /// The JSON text of the body.
     #[must_use]
-    pub const fn encoding(&self) -> Encoding {
-        self.encoding
+    pub fn json(&self) -> Cow<'_, [u8]> {
+        self.encodings.json(&self.body)
     }
 
     /// The name of the secret that verified it.
@@ -352,7 +408,6 @@ impl Verified {
             provider: provider.to_owned(),
             id: named.id,
             event: named.event,
-            encoding: self.encoding,
             received_at,
             secret: self.secret,
             stamp: None,
@@ -439,8 +494,6 @@ pub struct Delivery {
     pub id: DeliveryId,
     /// What the provider calls it.
     pub event: EventName,
-    /// How the body is written.
-    pub encoding: Encoding,
     /// When ingress had read it. A replay carries the original's.
     pub received_at: Timestamp,
     /// The name of the secret that verified it.
@@ -467,12 +520,17 @@ impl Delivery {
         event_time(&self.id, self.received_at)
     }
 
-    /// The JSON text: the body itself, or the form's `payload` field, decoded.
-    ///
-    /// # Errors
-    /// If the body is a form without exactly one `payload` field.
-    pub fn json(&self) -> Result<std::borrow::Cow<'_, [u8]>, MissingPayload> {
-        json_of(self.encoding, &self.body)
+    /// The media type of the body, for people and for other consumers. It is found in the bytes alone: no body that begins
+    /// like a form is accepted of a provider that sends none.
+    #[must_use]
+    pub fn media_type(&self) -> &'static str {
+        Encodings::JsonOrForm.of(&self.body).media_type()
+    }
+
+    /// The JSON text, by the encodings of the delivery's provider.
+    #[must_use]
+    pub fn json(&self, encodings: Encodings) -> Cow<'_, [u8]> {
+        encodings.json(&self.body)
     }
 }
 
@@ -486,34 +544,7 @@ pub fn event_time(id: &DeliveryId, received_at: Timestamp) -> Timestamp {
         .unwrap_or(received_at)
 }
 
-/// A form body has no `payload` field, or more than one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the form has no `payload` field, or more than one")]
-pub struct MissingPayload;
-
-/// The JSON text of a body: itself, or the form's `payload` field, decoded.
-///
-/// # Errors
-/// If the body is a form without exactly one `payload` field.
-pub fn json_of(encoding: Encoding, body: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, MissingPayload> {
-    match encoding {
-        Encoding::Json => Ok(body.into()),
-        Encoding::Form => {
-            let mut payloads = body.split(|byte| *byte == b'&').filter_map(|field| {
-                let mut halves = field.splitn(2, |byte| *byte == b'=');
-                let name = form_decoded(halves.next()?);
-                (name == b"payload").then(|| form_decoded(halves.next().unwrap_or_default()))
-            });
-            // Readers would differ in which of two they believe.
-            match (payloads.next(), payloads.next()) {
-                (Some(json), None) => Ok(json.into()),
-                _ => Err(MissingPayload),
-            }
-        }
-    }
-}
-
-/// The bytes that a form's name or value stands for. They are kept as they are and not made UTF-8, since they may be what
+/// The bytes that a form's value stands for. They are kept as they are and not made UTF-8, since they may be what
 /// is signed.
 fn form_decoded(text: &[u8]) -> Vec<u8> {
     let hex = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
@@ -583,19 +614,39 @@ mod tests {
     }
 
     #[test]
-    fn form_bodies_give_their_payload_field() {
-        let json = json_of(Encoding::Form, b"a=1&payload=%7B%22yo%22%3Atrue%7D").unwrap();
-        assert_eq!(json.as_ref(), br#"{"yo":true}"#);
-        assert_eq!(json_of(Encoding::Form, b"a=1"), Err(MissingPayload));
-        assert_eq!(json_of(Encoding::Form, b"payload=1&payload=2"), Err(MissingPayload));
-        assert_eq!(json_of(Encoding::Form, b"p%61yload=a+b%2").unwrap().as_ref(), b"a b%2");
+    fn a_form_is_exactly_one_payload_from_the_first_byte_to_the_last() {
+        let form = |body: &[u8]| {
+            assert_eq!(Encodings::JsonOnly.of(body), Encoding::Json);
+            assert_eq!(Encodings::JsonOnly.json(body).as_ref(), body);
+            let json = Encodings::JsonOrForm.json(body).into_owned();
+            let is_form = Encodings::JsonOrForm.of(body) == Encoding::Form;
+            assert!(is_form || json == body);
+            is_form.then_some(json)
+        };
+        assert_eq!(form(b"payload=%7B%22yo%22%3Atrue%7D").unwrap(), br#"{"yo":true}"#);
+        assert_eq!(form(b"payload=").unwrap(), b"");
+        assert_eq!(form(b"payload=a+b%2=c%26d").unwrap(), b"a b%2=c&d");
+        for other in [
+            &b""[..],
+            b"payload",
+            b"Payload=1",
+            b"p%61yload=1",
+            b" payload=1",
+            b"a=1&payload=%7B%7D",
+            b"payload=%7B%7D&a=1",
+            b"payload=1&payload=2",
+            b"payload=1&",
+            br#"{"message":"x&payload=%7B%7D&y="}"#,
+        ] {
+            assert_eq!(form(other), None, "{}", String::from_utf8_lossy(other));
+        }
     }
 
     #[test]
     fn a_form_gives_the_very_bytes_that_were_put_into_it() {
         let all: Vec<u8> = (0..=255).collect();
         let form = format!("payload={}", form_urlencoded::byte_serialize(&all).collect::<String>());
-        assert_eq!(json_of(Encoding::Form, form.as_bytes()).unwrap().as_ref(), all);
+        assert_eq!(Encodings::JsonOrForm.json(form.as_bytes()).as_ref(), all);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{AccessKind, Account, Change, Scope, Turn};
-use crate::delivery::{Delivery, Encoding, InvalidName, SecretName, SourceName, Timestamp};
+use crate::delivery::{Delivery, InvalidName, SecretName, SourceName, Timestamp};
 
 /// The event of such a delivery.
 pub const EVENT: &str = "rollcall.roster";
@@ -70,7 +70,6 @@ impl Observed {
             provider: provider.to_owned(),
             id: format!("roster-{id}").parse()?,
             event: EVENT.parse()?,
-            encoding: Encoding::Json,
             received_at,
             secret: SecretName(MADE_HERE.into()),
             stamp: None,

@@ -14,7 +14,7 @@ use super::table::{json, plain};
 use super::{Exit, Place};
 use crate::app::FolderLock;
 use crate::broker::rabbitmq::doctor::{self, Grade};
-use crate::config::{self, Settings, Source};
+use crate::config::{self, SecretRef, Settings, Source};
 use crate::drata::{Client, Filter};
 use crate::ledger::{self, Ledger};
 use crate::provider::SourceSettings;
@@ -32,8 +32,6 @@ secret, events, rules, try_it).";
 
 /// How long one request to a provider's API may wait for its rate limit.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// A secret that is shorter can be guessed.
-const SHORT: usize = 16;
 
 /// Check the configuration on everything that it names, and show what to enter at the providers
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -105,6 +103,7 @@ pub(super) async fn run(args: Args, place: &Place, out: &mut dyn Write) -> anyho
     ledger(&settings, place, &mut findings).await?;
     let drata = drata(&settings, place, &mut findings).await;
     for source in &settings.sources {
+        scopes(source, &mut findings);
         secrets(source, &settings, place, &mut findings);
         roster(source, &settings, place, &mut findings).await;
         if let Some((client, connections)) = &drata {
@@ -338,6 +337,7 @@ async fn ledger(settings: &Settings, place: &Place, findings: &mut Findings) -> 
 
 /// Asks Drata for its connections. None if nothing more can be asked.
 async fn drata(settings: &Settings, place: &Place, findings: &mut Findings) -> Option<(Client, Vec<Connection>)> {
+    suspicious("drata", settings.drata.api_key.as_ref(), place, findings);
     let client = match super::serve::client(settings, place) {
         Ok(client) => client,
         Err(error) => {
@@ -378,16 +378,25 @@ fn judged(what: &str, failure: &Failure) -> (State, String) {
     }
 }
 
+/// Whether the source says whom it speaks for.
+fn scopes(source: &Source, findings: &mut Findings) {
+    if source.settings.roots.is_empty() {
+        let what = "it has no `scopes`, so whatever organisation, group or instance signs with its secret is believed; \
+                    name those that it is for";
+        findings.add(&format!("source {}", source.settings.name), State::Warning, what);
+    }
+}
+
 fn secrets(source: &Source, settings: &Settings, place: &Place, findings: &mut Findings) {
     let part = format!("source {}", source.settings.name);
     for secret in &source.secrets {
         match secret.resolve(&place.env) {
             Err(error) => findings.add(&part, State::Wrong, error.to_string().trim().to_owned()),
-            Ok(value) if value.value.expose_secret().len() < SHORT => {
-                let what = format!("the secret {secret} is shorter than {SHORT} characters, so it could be guessed");
-                findings.add(&part, State::Warning, what);
-            }
             Ok(value) => {
+                let suspicions = config::webhook_suspicions(&value.value);
+                for what in &suspicions {
+                    findings.add(&part, State::Warning, format!("the secret {secret} {what}"));
+                }
                 let same = |other: &&Source| {
                     other.settings.name != source.settings.name
                         && other
@@ -405,16 +414,30 @@ fn secrets(source: &Source, settings: &Settings, place: &Place, findings: &mut F
                             other.settings.name
                         ),
                     ),
-                    None => findings.add(&part, State::Ok, format!("the secret {secret} is there")),
+                    None if suspicions.is_empty() => {
+                        findings.add(&part, State::Ok, format!("the secret {secret} is there"));
+                    }
+                    None => {}
                 }
             }
         }
     }
 }
 
+/// Warns of what looks wrong about a key or token.
+fn suspicious(part: &str, secret: Option<&SecretRef>, place: &Place, findings: &mut Findings) {
+    let Some(secret) = secret else { return };
+    // One that can't be read is said where it is needed.
+    let Ok(value) = secret.resolve(&place.env) else { return };
+    for what in config::suspicions(&value.value) {
+        findings.add(part, State::Warning, format!("the secret {secret} {what}"));
+    }
+}
+
 /// Whether the source's token may read its rosters.
 async fn roster(source: &Source, settings: &Settings, place: &Place, findings: &mut Findings) {
     let part = format!("source {}", source.settings.name);
+    suspicious(&part, source.api_token.as_ref(), place, findings);
     let reads = match super::roster::one_source(source, settings, place, PATIENCE) {
         Ok(Some(reads)) => reads,
         Ok(None) if source.api_token.is_some() => {

@@ -105,6 +105,9 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
         None => signer.invent(&invention(&args)).map_err(|error| Misuse(error.to_string()))?,
     };
     if args.form {
+        if !provider.encodings.include(Encoding::Form) {
+            return Err(Misuse(format!("{} never sends forms; leave --form out", provider.title)).into());
+        }
         draft.encoding = Encoding::Form;
     }
     let signed = signer.sign(&draft, Timestamp::now()).map_err(|error| Misuse(error.to_string()))?;

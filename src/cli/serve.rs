@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::SecretString;
+
 use super::{Exit, Place, recover};
 use crate::app::{self, FolderLock, IngressRole, Preparation, RosterSchedule, Setup, StartError, Stopped, WorkerRole};
 use crate::broker::spool;
-use crate::config::{SecretRef, Settings, Source};
+use crate::config::{self, SecretRef, Settings, Source};
 use crate::delivery::Timestamp;
 use crate::drata::{self, Client};
 use crate::ingress::IngressSource;
@@ -75,6 +77,7 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
 
     // Everything that can be wrong with the configuration is found out before a port is bound.
     let verifying = if has(Role::Ingress) { Some(ingress_sources(&settings, place)?) } else { None };
+    warn_of_secrets(&settings, place, has(Role::Ingress), has(Role::Worker));
     let rosters = if has(Role::Worker) && settings.roster.enabled {
         super::roster::sources(&settings, place, ROSTER_PATIENCE)?
     } else {
@@ -226,6 +229,26 @@ fn ingress_sources(settings: &Settings, place: &Place) -> Result<Vec<IngressSour
         app::ingress_source(source, secrets)
     };
     settings.sources.iter().map(ready).collect()
+}
+
+/// Says which secrets look wrong, of those that the roles use. They are used all the same, and never shown.
+fn warn_of_secrets(settings: &Settings, place: &Place, ingress: bool, worker: bool) {
+    let warn = |secrets: &mut dyn Iterator<Item = &SecretRef>, suspicions: fn(&SecretString) -> Vec<&'static str>| {
+        for secret in secrets {
+            // One that can't be read is said where it is needed.
+            let found = secret.resolve(&place.env).map(|value| suspicions(&value.value));
+            for what in found.unwrap_or_default() {
+                tracing::warn!("the secret {secret} {what}");
+            }
+        }
+    };
+    if ingress {
+        warn(&mut settings.sources.iter().flat_map(|source| &source.secrets), config::webhook_suspicions);
+    }
+    if worker {
+        let tokens = settings.sources.iter().filter_map(|source| source.api_token.as_ref());
+        warn(&mut settings.drata.api_key.iter().chain(tokens), config::suspicions);
+    }
 }
 
 fn people(settings: &Settings) -> Result<People, StartError> {

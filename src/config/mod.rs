@@ -42,7 +42,7 @@ pub use problem::{ConfigError, Problem};
 pub use recover::Recover;
 pub use retry::Retry;
 pub use roster::Roster;
-pub use secret::{SecretRef, UrlRef, shown};
+pub use secret::{SecretRef, UrlRef, shown, suspicions, webhook_suspicions};
 pub use source::Source;
 pub use spool::Spool;
 pub use sweep::Sweep;

@@ -17,7 +17,7 @@ use crate::provider::Secret;
 /// Where a secret is kept.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SecretRef {
-    /// In this environment variable.
+    /// In this environment variable, without the line break at its end.
     Env(String),
     /// In this file, without the line break at its end.
     File(PathBuf),
@@ -40,14 +40,15 @@ impl SecretRef {
     /// If the variable isn't set, the file can't be read, or the secret is empty.
     pub fn resolve(&self, env: &BTreeMap<String, String>) -> Result<Secret, ConfigError> {
         let wrong = |message: String| ConfigError::from(Problem::new(self.to_string(), "", message));
+        let without_line_break = |text: &str| SecretString::from(text.trim_end_matches(['\n', '\r']));
         let value = match self {
             Self::Env(name) => match env.get(name) {
-                Some(value) => SecretString::from(value.as_str()),
+                Some(value) => without_line_break(value),
                 None => return Err(wrong("the environment variable isn't set".to_owned())),
             },
             Self::File(path) => {
                 let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("can't be read: {error}")))?;
-                SecretString::from(text.trim_end_matches(['\n', '\r']))
+                without_line_break(&text)
             }
         };
         if value.expose_secret().is_empty() {
@@ -76,6 +77,31 @@ impl SecretRef {
         }
     }
 }
+
+/// What looks wrong about a secret, each as the end of a sentence about it. It is used as it is all the same: only its
+/// other side could say whether it is meant so.
+#[must_use]
+pub fn suspicions(secret: &SecretString) -> Vec<&'static str> {
+    let value = secret.expose_secret();
+    let quoted = |quote| value.len() > 1 && value.starts_with(quote) && value.ends_with(quote);
+    let suspicious = [
+        (value.trim() != value, "begins or ends with white space, which counts; is it meant to?"),
+        (['"', '\'', '`'].into_iter().any(quoted), "is enclosed in quotes, which count; are they meant to?"),
+    ];
+    suspicious.into_iter().filter(|(is, _)| *is).map(|(_, what)| what).collect()
+}
+
+/// What is suspicious about a webhook secret: that of [`suspicions`], and that it is short.
+#[must_use]
+pub fn webhook_suspicions(secret: &SecretString) -> Vec<&'static str> {
+    const _: () = assert!(SHORTEST == 16, "the text says so");
+    let short = secret.expose_secret().chars().count() < SHORTEST;
+    let short = short.then_some("is shorter than 16 characters, so it could be guessed; make it 32 random ones");
+    short.into_iter().chain(suspicions(secret)).collect()
+}
+
+/// A webhook secret that is shorter can be guessed: whoever has one signed delivery can try offline.
+const SHORTEST: usize = 16;
 
 const NOT_A_REFERENCE: &str = "must be { env = \"NAME\" } or { file = \"PATH\" }";
 
@@ -173,6 +199,8 @@ impl Setting for Url {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
 
     fn env(name: &str, value: &str) -> BTreeMap<String, String> {
@@ -185,6 +213,36 @@ mod tests {
         assert_eq!(secret.name.to_string(), "env:HOOK");
         assert_eq!(secret.value.expose_secret(), "hush-hush");
         assert!(!format!("{secret:?}").contains("hush-hush"));
+    }
+
+    #[rstest]
+    #[case("hush-hush\n", "hush-hush")]
+    #[case("hush-hush\r\n", "hush-hush")]
+    #[case(" two words \r\n", " two words ")]
+    #[case("a\nb", "a\nb")]
+    fn a_secret_in_the_environment_loses_only_the_line_break_at_its_end(#[case] set: &str, #[case] expected: &str) {
+        let secret = SecretRef::Env("HOOK".to_owned()).resolve(&env("HOOK", set)).unwrap();
+        assert_eq!(secret.value.expose_secret(), expected);
+    }
+
+    #[rstest]
+    #[case("a secret of some length", &[])]
+    #[case("it's \"quoted\" inside", &[])]
+    #[case("0123456789abcde", &["shorter than 16"])]
+    #[case("0123456789abcdef", &[])]
+    #[case("éééééééééééééééé", &[])]
+    #[case(" a secret of some length", &["white space"])]
+    #[case("a secret of some length\t", &["white space"])]
+    #[case("\"a secret of some length\"", &["quotes"])]
+    #[case("'a secret of some length'", &["quotes"])]
+    #[case("'short'", &["shorter than 16", "quotes"])]
+    #[case("\"", &["shorter than 16"])]
+    fn what_looks_wrong_about_a_webhook_secret_is_said(#[case] value: &str, #[case] expected: &[&str]) {
+        let found = webhook_suspicions(&value.into());
+        assert_eq!(found.len(), expected.len(), "{found:?}");
+        assert!(found.iter().zip(expected).all(|(found, expected)| found.contains(expected)), "{found:?}");
+        assert_eq!(suspicions(&value.into()).len(), found.iter().filter(|found| !found.contains("shorter")).count());
+        assert!(found.iter().all(|found| !found.contains(value)));
     }
 
     #[test]

@@ -29,6 +29,7 @@ const fn provider(name: &'static str, default_host: Option<&'static str>) -> Des
         name,
         title: "Test",
         verification: "none",
+        encodings: crate::delivery::Encodings::JsonOnly,
         default_host,
         client_type: |host| (host == "github.com").then_some("GITHUB"),
         roster: None,

@@ -3,6 +3,7 @@
 //! It asks the parts and knows none of them. What the platform does never takes an ingress out of its load balancer:
 //! `/ready` asks only the parts that the process's own role needs.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -119,7 +120,15 @@ struct Report<'a> {
 }
 
 async fn health(State(admin): State<Arc<Admin>>) -> Response {
-    let parts: BTreeMap<&str, Health> = admin.parts.iter().map(|part| (part.name.as_str(), (part.health)())).collect();
+    let mut parts: BTreeMap<&str, Health> = BTreeMap::new();
+    for part in &admin.parts {
+        let health = (part.health)();
+        let merged = match parts.remove(part.name.as_str()) {
+            Some(other) => merged(other, health),
+            None => health,
+        };
+        parts.insert(&part.name, merged);
+    }
     let worst = parts.values().map(|health| health.state).max_by_key(|state| badness(*state)).unwrap_or(PartState::Ok);
     let status = if works(worst) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Report { status: worst, parts })).into_response()
@@ -127,6 +136,19 @@ async fn health(State(admin): State<Arc<Admin>>) -> Response {
 
 async fn render_metrics(State(admin): State<Arc<Admin>>) -> Response {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.metrics.render()).into_response()
+}
+
+/// Two roles of one process may each know something of the same part, as of a source: the worse of the two is how it is,
+/// since when it first was, and every reason is told.
+fn merged(one: Health, other: Health) -> Health {
+    let reasons: Vec<String> = [&one.reason, &other.reason].into_iter().flatten().cloned().collect();
+    let since = match badness(one.state).cmp(&badness(other.state)) {
+        Ordering::Less => other.since,
+        Ordering::Equal => one.since.min(other.since),
+        Ordering::Greater => one.since,
+    };
+    let state = if badness(other.state) > badness(one.state) { other.state } else { one.state };
+    Health { state, reason: (!reasons.is_empty()).then(|| reasons.join("; ")), since }
 }
 
 const fn works(state: PartState) -> bool {
@@ -199,6 +221,30 @@ mod tests {
             assert_eq!(status, 503);
             assert!(body.starts_with(&format!("{{\"status\":\"{word}\"")), "{body}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_two_roles_know_of_one_part_is_told_together() {
+        let part = |state, reason: Option<&str>, since: i64| {
+            let health = Health { state, reason: reason.map(str::to_owned), since: Timestamp(since * 1_000_000) };
+            Part { name: "source:acme".to_owned(), health: Arc::new(move || health.clone()), needed: Needed::No }
+        };
+        let told = async |parts: Vec<Part>| {
+            let body: serde_json::Value = serde_json::from_str(&ask(parts, "/health").await.1).unwrap();
+            let part = &body["parts"]["source:acme"];
+            [&part["state"], &part["reason"], &part["since"]].map(|it| it.as_str().unwrap_or("-").to_owned())
+        };
+        let ok = part(PartState::Ok, None, 1);
+        let blind = part(PartState::Degraded, Some("uninstalled"), 5);
+        let refused = part(PartState::Degraded, Some("refused 3 of 3"), 3);
+        let down = part(PartState::Down, Some("gone"), 9);
+        assert_eq!(told(vec![ok.clone(), ok.clone()]).await, ["ok", "-", "1970-01-01T00:00:01Z"]);
+        for parts in [vec![ok.clone(), blind.clone()], vec![blind.clone(), ok]] {
+            assert_eq!(told(parts).await, ["degraded", "uninstalled", "1970-01-01T00:00:05Z"]);
+        }
+        let both = told(vec![blind.clone(), refused]).await;
+        assert_eq!(both, ["degraded", "uninstalled; refused 3 of 3", "1970-01-01T00:00:03Z"]);
+        assert_eq!(told(vec![blind, down]).await, ["down", "uninstalled; gone", "1970-01-01T00:00:09Z"]);
     }
 
     #[tokio::test]

@@ -7,12 +7,16 @@
 //! `POST /webhooks/{source}` is checked in this order, and the first fault is the answer ([`problem::Problem`]):
 //!
 //! 1. 404 no such source; 403 the source isn't for its address; 503 a proxy's client has its share of the requests in work;
-//!    405 not a POST; 415 neither JSON nor a form, or encoded; 413 longer than `max_body` by its own
+//!    400 without exactly one `Host` (HTTP/1.1); 501 a transfer encoding other than `chunked`; 405 not a POST; 415 without
+//!    exactly one content type that the provider sends, or encoded; 413 longer than `max_body` by its own
 //!    account; 401 without a well-formed signature, which needs no body to see;
 //! 2. 413 or 503 as the body grows over `max_body` or the memory for all bodies; 408 if it comes too slowly;
 //! 3. 503 too many requests in work, also before the body is read if that is known then;
 //! 4. 401 the signature is wrong; 400 verified, but not JSON or without a usable name;
 //! 5. 200 a ping; else it is published: 202, or 413 larger than the broker takes, or 503 not durable.
+//!
+//! What isn't HTTP is answered by hyper itself, before any of this: 400 without a body, also where the last transfer
+//! encoding isn't `chunked`, so that nobody can tell where the body ends; 431 where there are too many headers.
 
 mod activity;
 pub mod admin;
@@ -22,6 +26,7 @@ mod budget;
 mod client;
 mod connection;
 mod gather;
+mod lost;
 mod network;
 mod places;
 pub mod problem;
@@ -29,6 +34,7 @@ mod receive;
 mod refusal;
 mod serve;
 mod shares;
+mod signatures;
 mod stream;
 
 use std::collections::HashMap;
@@ -45,17 +51,20 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::broker::SharedBroker;
-use crate::delivery::{Checkpoint, SourceName};
+use crate::delivery::{Checkpoint, Encodings, SourceName, Timestamp};
 use crate::provider::Verifier;
 use crate::shutdown::Tasks;
 use crate::telemetry::metrics as names;
+use admin::{Needed, Part};
 use balance::Balance;
 use budget::Budget;
+use lost::Lost;
 pub use network::{InvalidNetwork, Network, Networks};
 pub use places::IDLE_BEFORE_ROOM;
 use refusal::Refusals;
 pub use serve::{Limits, MAX_BUFFER, MAX_HEADER_BYTES, MAX_HEADERS, serve};
 use shares::Shares;
+use signatures::Signatures;
 
 /// The edge's limits. Sizes are in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +121,8 @@ pub struct IngressSource {
     pub provider: &'static str,
     /// Who may send to it; everybody if it doesn't say.
     pub allow_from: Option<Networks>,
+    /// The encodings in which that sends its bodies.
+    pub encodings: Encodings,
     /// Checks its requests.
     pub verifier: Box<dyn Verifier>,
 }
@@ -129,6 +140,7 @@ struct Edge {
     run: Uuid,
     endpoints: HashMap<String, Endpoint>,
     nowhere: Refusals,
+    lost: Lost,
     broker: SharedBroker,
     budget: Budget,
     slots: Semaphore,
@@ -145,6 +157,7 @@ struct Endpoint {
     balance: Balance,
     accepted: Counter,
     refusals: Refusals,
+    signatures: Arc<Signatures>,
 }
 
 impl Ingress {
@@ -157,6 +170,7 @@ impl Ingress {
                 balance: Balance::default(),
                 accepted: metrics::counter!(names::ACCEPTED, "source" => name.clone()),
                 refusals: Refusals::new(&name),
+                signatures: Arc::new(Signatures::new(Timestamp::now())),
                 source,
             };
             (name, endpoint)
@@ -165,6 +179,7 @@ impl Ingress {
             run: Uuid::now_v7(),
             endpoints: endpoints.collect(),
             nowhere: Refusals::new("-"),
+            lost: Lost::default(),
             broker,
             budget: Budget::new(settings.body_budget, settings.small_reserve),
             slots: Semaphore::new(settings.max_in_flight),
@@ -180,6 +195,16 @@ impl Ingress {
     #[must_use]
     pub fn run(&self) -> Uuid {
         self.edge.run
+    }
+
+    /// The parts of `/health` that are this role's: one a source.
+    #[must_use]
+    pub fn parts(&self) -> Vec<Part> {
+        let part = |(name, endpoint): (&String, &Endpoint)| {
+            let signatures = Arc::clone(&endpoint.signatures);
+            Part { name: format!("source:{name}"), health: Arc::new(move || signatures.health()), needed: Needed::No }
+        };
+        self.edge.endpoints.iter().map(part).collect()
     }
 
     /// The routes. Every path ends in [`receive`]: whether the source exists comes before everything else.

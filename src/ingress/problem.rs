@@ -14,7 +14,9 @@ pub enum Problem {
     Forbidden,
     /// It isn't a POST.
     Method,
-    /// The body is neither JSON nor a form, or it is compressed.
+    /// Its transfer encoding isn't one that we speak.
+    TransferEncoding,
+    /// The body is of no media type that the provider sends, or it is compressed.
     MediaType,
     /// The body is larger than the edge or the broker takes.
     TooLarge,
@@ -32,9 +34,10 @@ pub enum Problem {
 
 impl Problem {
     /// Every problem, in the order in which they are looked for.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NotFound,
         Self::Forbidden,
+        Self::TransferEncoding,
         Self::Method,
         Self::MediaType,
         Self::TooLarge,
@@ -52,6 +55,7 @@ impl Problem {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TransferEncoding => StatusCode::NOT_IMPLEMENTED,
             Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -68,6 +72,7 @@ impl Problem {
             Self::NotFound => "not-found",
             Self::Forbidden => "forbidden",
             Self::Method => "method",
+            Self::TransferEncoding => "transfer-encoding",
             Self::MediaType => "media-type",
             Self::TooLarge => "too-large",
             Self::TooSlow => "too-slow",
@@ -85,8 +90,9 @@ impl Problem {
             Self::NotFound => "There is no such webhook source.",
             Self::Forbidden => "Requests from this address are not allowed.",
             Self::Method => "Webhooks are sent with POST.",
+            Self::TransferEncoding => "The only supported transfer encoding is chunked.",
             Self::MediaType => {
-                "The body must be application/json or application/x-www-form-urlencoded, not compressed."
+                "The body must be application/json, or a form where the provider sends forms; not compressed."
             }
             Self::TooLarge => "The body is too large.",
             Self::TooSlow => "The body did not arrive in time.",

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode, Version};
 use http_body::Body as _;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
@@ -15,34 +15,47 @@ use tokio::time::{Instant, timeout_at};
 use super::client::{Client, Peer};
 use super::problem::Problem;
 use super::refusal::{Refused, Said};
-use super::{Counted, Edge, Endpoint, IngressSource, SMALL_BODY, Settings, body};
+use super::{Counted, Edge, Endpoint, IngressSource, SMALL_BODY, body};
 use crate::broker::PublishError;
-use crate::delivery::{Delivery, DeliveryId, Encoding, SourceName, Stamp, Timestamp, Unverified};
-use crate::provider::Verifier;
+use crate::delivery::{Delivery, DeliveryId, Encoding, Encodings, Stamp, Timestamp, Unverified};
+use crate::provider::signature::{NotOne, only_value};
 
 pub(super) async fn receive(State(edge): State<Arc<Edge>>, request: Request) -> Response {
     let started = Instant::now();
     let said = Said::of(request.headers());
-    let name = request.uri().path().strip_prefix("/webhooks/").unwrap_or_default();
-    let Some(endpoint) = edge.endpoints.get(name) else {
-        let shown = name.parse::<SourceName>().map_or_else(|_| "not a source name".to_owned(), |name| name.to_string());
-        edge.nowhere.record(&Refused::new(Problem::NotFound, shown), &said, Timestamp::now());
+    let Some(endpoint) = edge.endpoint(request.uri().path()) else {
         let (parts, mut body) = request.into_parts();
+        let refused = framing(&parts).err().unwrap_or_else(|| edge.lost(parts.uri.path()));
+        edge.nowhere.record(&refused, &said, Timestamp::now());
         body::linger(&parts.headers, &mut body, SMALL_BODY).await;
-        return Problem::NotFound.into_response();
+        return refused.problem.into_response();
     };
     let answer = edge.answer(endpoint, request, started).await;
     edge.seconds.record(started.elapsed());
     match answer {
         Ok(answer) => answer.into_response(),
         Err(refused) => {
-            endpoint.refusals.record(&refused, &said, Timestamp::now());
+            let now = Timestamp::now();
+            endpoint.refusals.record(&refused, &said, now);
+            if refused.problem == Problem::Unverified {
+                endpoint.signatures.refused(now);
+            }
             refused.problem.into_response()
         }
     }
 }
 
 impl Edge {
+    /// The source that a path names. A slash at the end is a common slip, and says nothing else.
+    fn endpoint(&self, path: &str) -> Option<&Endpoint> {
+        let name = path.strip_prefix("/webhooks/")?;
+        self.endpoints.get(name.strip_suffix('/').unwrap_or(name))
+    }
+
+    fn lost(&self, path: &str) -> Refused {
+        Refused::new(Problem::NotFound, self.lost.explain(path, self.endpoints.keys().map(String::as_str)))
+    }
+
     async fn answer(&self, endpoint: &Endpoint, request: Request, started: Instant) -> Result<Answer, Refused> {
         let (parts, mut body) = request.into_parts();
         let verifier = endpoint.source.verifier.as_ref();
@@ -55,17 +68,14 @@ impl Edge {
             if has_its_share {
                 return Err(Refused::new(Problem::Busy, "its client has its share of the requests in work"));
             }
-            self.admit(&parts, &body, verifier)
+            self.admit(&parts, &body, &endpoint.source)
         });
-        let encoding = match admitted {
-            Ok(encoding) => encoding,
-            Err(refused) => {
-                if !has_its_share {
-                    body::linger(&parts.headers, &mut body, self.patience_for(&refused)).await;
-                }
-                return Err(refused);
+        if let Err(refused) = admitted {
+            if !has_its_share {
+                body::linger(&parts.headers, &mut body, self.patience_for(&refused)).await;
             }
-        };
+            return Err(refused);
+        }
         let (body, mut held) = match body::read(&mut body, &self.settings, &self.budget, started).await {
             Ok(read) => read,
             Err(refused) => {
@@ -80,8 +90,9 @@ impl Edge {
         let _slot = self.slots.try_acquire().map_err(|_full| self.full())?;
         let _counted = Counted::begin(self.in_flight.clone());
         let received_at = Timestamp::now();
-        let unverified = Unverified { headers: &parts.headers, encoding, body: &body };
+        let unverified = Unverified::new(&parts.headers, &body, endpoint.source.encodings);
         let verified = verifier.verify(unverified, received_at)?;
+        endpoint.signatures.verified(received_at);
         let named = verifier.name(&parts.headers, &verified)?;
         if named.ping {
             tracing::debug!(source = %endpoint.source.name, "ping");
@@ -101,10 +112,14 @@ impl Edge {
     }
 
     /// Everything that needs no body. If there is no slot, the body isn't worth reading.
-    fn admit(&self, parts: &Parts, body: &Body, verifier: &dyn Verifier) -> Result<Encoding, Refused> {
-        let encoding = encoding(parts, body, &self.settings)?;
-        verifier.precheck(&parts.headers)?;
-        if self.slots.available_permits() == 0 { Err(self.full()) } else { Ok(encoding) }
+    fn admit(&self, parts: &Parts, body: &Body, source: &IngressSource) -> Result<(), Refused> {
+        framing(parts)?;
+        media_type(parts, source.encodings)?;
+        if body.size_hint().lower() > self.settings.max_body as u64 {
+            return Err(Refused::new(Problem::TooLarge, "its length is over ingress.max_body"));
+        }
+        source.verifier.precheck(&parts.headers)?;
+        if self.slots.available_permits() == 0 { Err(self.full()) } else { Ok(()) }
     }
 
     fn full(&self) -> Refused {
@@ -141,23 +156,41 @@ fn allow(source: &IngressSource, client: Client) -> Result<(), Refused> {
     }
 }
 
-/// 405, 415 and 413, in this order. Bytes are verified as they came, so an encoded body can't be taken: whoever decoded
-/// it on the way would have changed what was signed.
-fn encoding(parts: &Parts, body: &Body, settings: &Settings) -> Result<Encoding, Refused> {
+/// 400 and 501: what a server must not overlook, whatever the request is about. What rests on a header takes exactly one
+/// value of it, as with signatures: else sender, proxies and we might each believe another.
+fn framing(parts: &Parts) -> Result<(), Refused> {
+    match only_value(&parts.headers, HOST.as_str()) {
+        Ok(_) => {}
+        Err(NotOne::Missing) if parts.version < Version::HTTP_11 => {}
+        Err(why) => return Err(Refused::new(Problem::Malformed, format!("host {why}"))),
+    }
+    let chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    match only_value(&parts.headers, TRANSFER_ENCODING.as_str()) {
+        Err(NotOne::Missing) => Ok(()),
+        Ok(value) if chunked(value) => Ok(()),
+        _ => Err(Refused::new(Problem::TransferEncoding, "its transfer encoding isn't just chunked")),
+    }
+}
+
+/// 405 and 415. Bytes are verified as they came, so an encoded body can't be taken: whoever decoded it on the way would
+/// have changed what was signed. The media type decides nothing but whether the request is taken; how the body is read
+/// follows from its bytes.
+fn media_type(parts: &Parts, encodings: Encodings) -> Result<(), Refused> {
     if parts.method != Method::POST {
         return Err(Refused::new(Problem::Method, "not a POST"));
     }
-    if parts.headers.get(CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return Err(Refused::new(Problem::MediaType, "it has a content encoding"));
+    match only_value(&parts.headers, CONTENT_ENCODING.as_str()) {
+        Err(NotOne::Missing) => {}
+        Ok(coding) if coding.as_bytes().eq_ignore_ascii_case(b"identity") => {}
+        _ => return Err(Refused::new(Problem::MediaType, "it has a content encoding")),
     }
-    let content_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let Some(encoding) = Encoding::from_content_type(content_type) else {
-        return Err(Refused::new(Problem::MediaType, "its content type is neither JSON nor a form"));
-    };
-    if body.size_hint().lower() > settings.max_body as u64 {
-        return Err(Refused::new(Problem::TooLarge, "its length is over ingress.max_body"));
+    let value = only_value(&parts.headers, CONTENT_TYPE.as_str())
+        .map_err(|why| Refused::new(Problem::MediaType, format!("content-type {why}")))?;
+    match value.to_str().ok().and_then(Encoding::from_content_type) {
+        None => Err(Refused::new(Problem::MediaType, "its content type is neither JSON nor a form")),
+        Some(encoding) if encodings.include(encoding) => Ok(()),
+        Some(_) => Err(Refused::new(Problem::MediaType, "its content type is a form, and the provider sends none")),
     }
-    Ok(encoding)
 }
 
 /// What a request is told that was taken.

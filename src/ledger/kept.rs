@@ -6,7 +6,7 @@ use sqlx::any::AnyRow;
 
 use super::show::filter::{DeliveryFilter, Sql};
 use super::{Ledger, LedgerError, parsed};
-use crate::delivery::{Delivery, Encoding, SecretName, Timestamp};
+use crate::delivery::{Delivery, SecretName, Timestamp};
 
 impl Ledger {
     /// The delivery of a row, with its exact bytes. None if there is no such row, or if it was ignored and kept no body.
@@ -15,7 +15,7 @@ impl Ledger {
     /// If the database fails.
     pub async fn kept(&self, row: i64) -> Result<Option<Delivery>, LedgerError> {
         let found = sqlx::query(
-            "SELECT source, provider, delivery, event, encoding, secret, received_at, body FROM deliveries \
+            "SELECT source, provider, delivery, event, secret, received_at, body FROM deliveries \
              WHERE id = $1 AND body IS NOT NULL",
         )
         .bind(row)
@@ -36,7 +36,7 @@ impl Ledger {
         limit: i64,
     ) -> Result<Vec<(i64, Delivery)>, LedgerError> {
         let mut sql = Sql::new(
-            "SELECT id, source, provider, delivery, event, encoding, secret, received_at, body FROM deliveries \
+            "SELECT id, source, provider, delivery, event, secret, received_at, body FROM deliveries \
              WHERE body IS NOT NULL AND id > ",
         );
         sql.bind(after);
@@ -64,14 +64,11 @@ impl Ledger {
 
 /// Reads a delivery from a row that has its columns, the body among them.
 pub(super) fn kept_of(row: &AnyRow) -> Result<Delivery, LedgerError> {
-    let encoding: String = row.try_get("encoding")?;
     Ok(Delivery {
         source: parsed("source", &row.try_get::<String, _>("source")?)?,
         provider: row.try_get("provider")?,
         id: parsed("delivery id", &row.try_get::<String, _>("delivery")?)?,
         event: parsed("event", &row.try_get::<String, _>("event")?)?,
-        encoding: Encoding::from_content_type(&encoding)
-            .ok_or_else(|| LedgerError::Unreadable(format!("the encoding {encoding:?}")))?,
         received_at: Timestamp(row.try_get("received_at")?),
         secret: SecretName(row.try_get::<String, _>("secret")?.into()),
         stamp: None,

@@ -186,7 +186,7 @@ impl Recorder<'_> {
             .bind(delivery.id.as_str())
             .bind(&digest)
             .bind(delivery.event.as_str())
-            .bind(delivery.encoding.media_type())
+            .bind(delivery.media_type())
             .bind(body)
             .bind(delivery.secret.0.as_ref())
             .bind(delivery.received_at.micros())

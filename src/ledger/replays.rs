@@ -133,7 +133,7 @@ impl Ledger {
     pub async fn replay_page(&self, id: Uuid, cursor: i64, limit: i64) -> Result<Vec<(i64, Delivery)>, LedgerError> {
         let rows = sqlx::query(
             "SELECT deliveries.id, deliveries.source, deliveries.provider, deliveries.delivery, deliveries.event, \
-             deliveries.encoding, deliveries.secret, deliveries.received_at, deliveries.body FROM replay_deliveries \
+             deliveries.secret, deliveries.received_at, deliveries.body FROM replay_deliveries \
              JOIN deliveries ON deliveries.id = replay_deliveries.delivery WHERE replay_deliveries.replay = $1 \
              AND replay_deliveries.delivery > $2 AND deliveries.body IS NOT NULL \
              ORDER BY replay_deliveries.delivery LIMIT $3",

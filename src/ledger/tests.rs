@@ -35,7 +35,7 @@ use crate::access::{
     Access, AccessKind, Account, AccountKey, AccountKind, Change, Place, RootPattern, Scope, ScopeKind, When, access,
     place,
 };
-use crate::delivery::{Delivery, Encoding, SecretName, Stamp, Timestamp};
+use crate::delivery::{Delivery, SecretName, Stamp, Timestamp};
 use crate::target::{ConnectionRef, IdentityRef, LinkStatus, PersonId};
 
 const LEASE: Duration = Duration::from_mins(1);
@@ -235,7 +235,6 @@ fn delivery(id: &str, second: i64) -> Delivery {
         provider: "github".into(),
         id: id.parse().unwrap(),
         event: "organization.member_added".parse().unwrap(),
-        encoding: Encoding::Json,
         received_at: Timestamp(1_790_000_000_000_000 + second * 1_000_000),
         secret: SecretName("env:HOOK".into()),
         stamp: None,

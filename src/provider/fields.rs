@@ -12,15 +12,15 @@ use serde::de::{Deserializer, Unexpected, Visitor};
 use serde_json::value::RawValue;
 
 use super::Misshapen;
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, Encodings};
 
-/// The JSON text of a delivery, which must be UTF-8.
+/// The JSON text of a delivery, by the encodings of its provider. It must be UTF-8.
 ///
 /// # Errors
-/// [`Misshapen`] if it isn't, or if a form has none.
-pub(crate) fn json_text(delivery: &Delivery) -> Result<Cow<'_, str>, Misshapen> {
+/// [`Misshapen`] if it isn't.
+pub(crate) fn json_text(delivery: &Delivery, encodings: Encodings) -> Result<Cow<'_, str>, Misshapen> {
     let not_utf8 = |_| Misshapen::of(".", "isn't UTF-8");
-    match delivery.json().map_err(|missing| Misshapen::of(".", missing.to_string()))? {
+    match delivery.json(encodings) {
         Cow::Borrowed(json) => std::str::from_utf8(json).map(Cow::Borrowed).map_err(not_utf8),
         Cow::Owned(json) => String::from_utf8(json).map(Cow::Owned).map_err(|error| not_utf8(error.utf8_error())),
     }

@@ -10,7 +10,7 @@
 //!
 //! 1. **Facts first.** From the provider's own pages and, better, its source: which header authenticates a delivery, over
 //!    which bytes and by which algorithm; which header or field has the delivery's id, and whether a repeated delivery keeps
-//!    it; where the event's name is and whether it is signed; which events tell of access, which stable id an account has
+//!    it; where the event's name is and whether it is signed; whether it ever sends forms ([`Encodings`]); which events tell of access, which stable id an account has
 //!    there, and what of a body is missing in older versions.
 //! 2. **A folder** `src/provider/NAME` with a `mod.rs` whose documentation says all that, with links, and which holds a
 //!    `static DESCRIPTION: `[`Description`]. Copy `azure/mod.rs`, the smallest.
@@ -58,7 +58,7 @@ use secrecy::SecretString;
 use self::recover::Recover;
 use crate::access::{Change, RootPattern, When};
 use crate::delivery::{
-    Delivery, Encoding, InvalidName, Named, SecretName, SourceName, Timestamp, Unverified, Verified,
+    Delivery, Encoding, Encodings, InvalidName, Named, SecretName, SourceName, Timestamp, Unverified, Verified,
 };
 
 /// Every provider that rollcall speaks.
@@ -98,6 +98,8 @@ pub struct Description {
     pub title: &'static str,
     /// How it authenticates its deliveries, for people.
     pub verification: &'static str,
+    /// The encodings in which it sends its bodies.
+    pub encodings: Encodings,
     /// The host that a source has if it names none.
     pub default_host: Option<&'static str>,
     /// The platform's client type for connections to that host (Drata's `GITHUB`), if there is one.
@@ -360,6 +362,8 @@ pub trait Signer: Send + Sync + std::fmt::Debug {
     fn invent(&self, invention: &Invention) -> Result<Draft, SettingsError>;
 }
 
+#[cfg(test)]
+pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

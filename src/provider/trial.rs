@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Description, Meaning, Misshapen, SourceSettings};
 use crate::access::{AccessKind, Account, Change, Scope};
-use crate::delivery::{Delivery, Encoding, SecretName, Timestamp};
+use crate::delivery::{Delivery, SecretName, Timestamp};
 
 /// When every delivery of the tests is received.
 pub(super) const NOW: Timestamp = Timestamp(1_790_000_000_000_000);
@@ -28,7 +28,6 @@ pub(super) fn delivery(provider: &str, event: &str, body: Vec<u8>) -> Delivery {
         provider: provider.to_owned(),
         id: "d-1".parse().unwrap(),
         event: event.parse().unwrap(),
-        encoding: Encoding::Json,
         received_at: NOW,
         secret: SecretName("env:S".into()),
         stamp: None,

@@ -12,7 +12,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use super::*;
 use crate::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind, When};
 use crate::broker::State;
-use crate::delivery::{Delivery, Encoding, SecretName};
+use crate::delivery::{Delivery, SecretName};
 use crate::drata;
 use crate::ledger::database::Database;
 use crate::ledger::outcome::Outcome;
@@ -158,7 +158,6 @@ fn record(n: i64, kind: AccessKind, at: Timestamp) -> Record {
         provider: "github".into(),
         id: id.parse().unwrap(),
         event: "organization.member_added".parse().unwrap(),
-        encoding: Encoding::Json,
         received_at: at,
         secret: SecretName("env:HOOK".into()),
         stamp: None,

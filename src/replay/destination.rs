@@ -5,7 +5,7 @@ use url::Url;
 use crate::access::observation;
 use crate::broker::SharedBroker;
 use crate::delivery::{Delivery, Timestamp};
-use crate::provider::{Draft, Signer};
+use crate::provider::{self, Draft, Signer};
 
 /// How many publishes are under way at once: enough for confirms and commits to be shared.
 const WINDOW: usize = 128;
@@ -64,15 +64,14 @@ impl Destination {
 
 /// Posts it as the provider would, with its own id, signed anew. A form is encoded anew, too; what it holds is the same.
 async fn post(url: &Url, client: &reqwest::Client, signer: &dyn Signer, delivery: &Delivery) -> Sent {
-    let json = match delivery.json() {
-        Ok(json) => json.into_owned(),
-        Err(missing) => return Sent::Refused(missing.to_string()),
+    let Some(provider) = provider::find(&delivery.provider) else {
+        return Sent::Refused(format!("there is no provider {}", delivery.provider));
     };
     let draft = Draft {
         id: delivery.id.to_string(),
         event: delivery.event.event().to_owned(),
-        encoding: delivery.encoding,
-        json,
+        encoding: provider.encodings.of(&delivery.body),
+        json: delivery.json(provider.encodings).into_owned(),
     };
     let signed = match signer.sign(&draft, Timestamp::now()) {
         Ok(signed) => signed,

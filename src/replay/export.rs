@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::delivery::{Delivery, Encoding, InvalidName, SecretName, SourceName, Timestamp};
+use crate::delivery::{Delivery, InvalidName, SecretName, SourceName, Timestamp};
 use crate::provider::Secret;
 use crate::provider::signature::{HmacKey, HmacKeys, Tag};
 
@@ -95,8 +95,8 @@ impl Seals {
     }
 }
 
-/// What is sealed: each field with its length before it, so that none can run into the next.
-fn sealed(delivery: &Delivery) -> Vec<u8> {
+/// What is sealed besides the body: each field with its length before it, so that none can run into the next.
+fn sealed(delivery: &Delivery, content_type: &str) -> Vec<u8> {
     let received_at = delivery.received_at.micros().to_be_bytes();
     let fields: [&[u8]; 8] = [
         FORMAT.as_bytes(),
@@ -104,7 +104,7 @@ fn sealed(delivery: &Delivery) -> Vec<u8> {
         delivery.provider.as_bytes(),
         delivery.id.as_str().as_bytes(),
         delivery.event.as_str().as_bytes(),
-        delivery.encoding.media_type().as_bytes(),
+        content_type.as_bytes(),
         &received_at,
         delivery.secret.0.as_bytes(),
     ];
@@ -122,14 +122,15 @@ fn sealed(delivery: &Delivery) -> Vec<u8> {
 /// If it can't be written as JSON, which no delivery is known to cause.
 pub fn write(delivery: &Delivery, secret: Option<&Secret>) -> Result<String, serde_json::Error> {
     let text = std::str::from_utf8(&delivery.body).ok();
-    let seal = secret.and_then(|secret| Seals::seal(secret, &[&sealed(delivery), &delivery.body]));
+    let seal =
+        secret.and_then(|secret| Seals::seal(secret, &[&sealed(delivery, delivery.media_type()), &delivery.body]));
     serde_json::to_string(&Line {
         format: FORMAT.to_owned(),
         source: delivery.source.clone(),
         provider: delivery.provider.clone(),
         delivery: delivery.id.to_string(),
         event: delivery.event.to_string(),
-        content_type: delivery.encoding.media_type().to_owned(),
+        content_type: delivery.media_type().to_owned(),
         received_at: delivery.received_at,
         secret: delivery.secret.to_string(),
         body: text.map(str::to_owned),
@@ -138,8 +139,15 @@ pub fn write(delivery: &Delivery, secret: Option<&Secret>) -> Result<String, ser
     })
 }
 
-/// Reads a line back. Its seal is returned as it is.
-fn read(text: &str) -> Result<(Delivery, Option<String>), String> {
+/// A line read back, with what its seal should cover and the seal as it is.
+struct Sealed {
+    delivery: Delivery,
+    sealed: Vec<u8>,
+    seal: Option<String>,
+}
+
+/// Reads a line back. Its content type is for other readers: how the body is read follows from its bytes.
+fn read(text: &str) -> Result<Sealed, String> {
     let line: Line = serde_json::from_str(text).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => {
             format!("it isn't a line of `rollcall deliveries export` (column {})", error.column())
@@ -160,15 +168,13 @@ fn read(text: &str) -> Result<(Delivery, Option<String>), String> {
         provider: line.provider,
         id: line.delivery.parse().map_err(invalid)?,
         event: line.event.parse().map_err(invalid)?,
-        encoding: Encoding::from_content_type(&line.content_type)
-            .ok_or_else(|| "its content type is neither JSON nor a form".to_owned())?,
         received_at: line.received_at,
         secret: SecretName(line.secret.into()),
         stamp: None,
         replay: None,
         body: Bytes::from(body),
     };
-    Ok((delivery, line.seal))
+    Ok(Sealed { sealed: sealed(&delivery, &line.content_type), delivery, seal: line.seal })
 }
 
 /// What an import has to know of a source.
@@ -193,7 +199,7 @@ pub struct Import {
 
 impl Import {
     fn take(&self, text: &str) -> Result<Delivery, String> {
-        let (mut delivery, seal) = read(text)?;
+        let Sealed { mut delivery, sealed, seal } = read(text)?;
         let named = self.into.as_ref().unwrap_or(&delivery.source);
         let source = self
             .sources
@@ -216,7 +222,7 @@ impl Import {
                 source.seals.as_ref().ok_or_else(|| wrong("can't be verified: its source's secrets aren't at hand"))?;
             let seal = seal.ok_or_else(|| wrong("bears no seal, since it was exported without the source's secret"))?;
             let tag = Tag::from_hex(seal.as_bytes()).ok_or_else(|| wrong("bears a malformed seal"))?;
-            if seals.0.matching(&[&sealed(&delivery), &delivery.body], &[tag]).is_none() {
+            if seals.0.matching(&[&sealed, &delivery.body], &[tag]).is_none() {
                 return Err(wrong(
                     "doesn't fit its seal under any secret of the source: it was changed, or sealed with another secret",
                 ));
@@ -357,7 +363,6 @@ mod tests {
             provider: "github".into(),
             id: "d-1".parse().unwrap(),
             event: "organization.member_added".parse().unwrap(),
-            encoding: Encoding::Json,
             received_at: Timestamp(1_795_507_200_123_456),
             secret: SecretName("env:HOOK".into()),
             stamp: None,
@@ -411,7 +416,7 @@ mod tests {
         let seal = Tag::from_hex(line.seal.unwrap().as_bytes()).unwrap();
         let keys = HmacKeys::new(std::slice::from_ref(&secret)).unwrap();
         assert!(keys.matching(&[&delivery.body], &[seal]).is_none());
-        assert!(keys.matching(&[&sealed(&delivery), &delivery.body], &[seal]).is_none());
+        assert!(keys.matching(&[&sealed(&delivery, delivery.media_type()), &delivery.body], &[seal]).is_none());
     }
 
     #[test]

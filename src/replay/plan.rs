@@ -174,7 +174,7 @@ mod tests {
 
     use super::*;
     use crate::access::RootPattern;
-    use crate::delivery::{Encoding, SecretName};
+    use crate::delivery::SecretName;
     use crate::ledger::database::Database;
     use crate::ledger::record::{Entry, Record};
     use crate::ledger::trial::Trial;
@@ -228,7 +228,6 @@ mod tests {
             provider: "github".to_owned(),
             id: id.parse().unwrap(),
             event: event.parse().unwrap(),
-            encoding: Encoding::Json,
             received_at: Timestamp(1_795_507_200_000_000 + second * 1_000_000),
             secret: SecretName("env:HOOK".into()),
             stamp: None,

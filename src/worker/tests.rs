@@ -8,7 +8,7 @@ use rstest::rstest;
 
 use super::*;
 use crate::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind};
-use crate::delivery::{Encoding, SecretName, SourceName, Timestamp};
+use crate::delivery::{SecretName, SourceName, Timestamp};
 use crate::drata::{self, Client};
 use crate::ledger::database::Database::{self, PostgreSql, Sqlite};
 use crate::ledger::outcome::Outcome;
@@ -120,7 +120,6 @@ fn delivery(login: &str) -> Delivery {
         provider: "github".into(),
         id: format!("join-{}", login.replace('\0', "-")).parse().unwrap(),
         event: "organization.member_added".parse().unwrap(),
-        encoding: Encoding::Json,
         received_at: Timestamp::now(),
         secret: SecretName("env:HOOK".into()),
         stamp: None,

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rollcall::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind, When};
-use rollcall::delivery::{Delivery, Encoding, SecretName, Stamp, Timestamp};
+use rollcall::delivery::{Delivery, SecretName, Stamp, Timestamp};
 use rollcall::ledger::Ledger;
 use rollcall::ledger::record::{Entry, Placed, Reading, Record};
 use rollcall::ledger::work::{Attempt, Held, Lease, Settled, Settlement};
@@ -234,7 +234,6 @@ impl Site {
             provider: "github".into(),
             id: Uuid::now_v7().to_string().parse().unwrap(),
             event: "organization.member_added".parse().unwrap(),
-            encoding: Encoding::Json,
             received_at: Timestamp::now(),
             secret: SecretName("env:HOOK".into()),
             stamp: Some(Stamp { run: self.run, sequence: self.sequence }),

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use rollcall::delivery::{Delivery, Encoding, SecretName, Stamp, Timestamp};
+use rollcall::delivery::{Delivery, SecretName, Stamp, Timestamp};
 use rollcall::ledger::Ledger;
 use rollcall::ledger::outcome::Outcome;
 use rollcall::ledger::record::{Entry, Reading, Record};
@@ -146,7 +146,6 @@ async fn fill(ledger: &Ledger, reader: &Reader, deliveries: u64, accounts: u64, 
             provider: "github".into(),
             id: Uuid::new_v4().to_string().parse().unwrap(),
             event: event.parse().unwrap(),
-            encoding: Encoding::Json,
             received_at: start.plus(Duration::from_secs(number)),
             secret: SecretName("env:HOOK".into()),
             stamp: Some(Stamp { run: Uuid::from_u128(1), sequence: number }),

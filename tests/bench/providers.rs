@@ -138,7 +138,7 @@ fn measure(provider: &provider::Description) {
     let request = (provider.signer)(&case.settings, case.secret.clone()).unwrap().sign(&draft, NOW).unwrap();
     let verifier = (provider.verifier)(&case.settings, vec![case.secret.clone()]).unwrap();
     let body = Bytes::from(request.body);
-    let unverified = Unverified { headers: &request.headers, encoding: draft.encoding, body: &body };
+    let unverified = Unverified::new(&request.headers, &body, provider.encodings);
     let keyed = Hmac::<Sha256>::new_from_slice(&case.key).unwrap();
     let bare = || {
         let mut mac = keyed.clone();

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use rollcall::broker::rabbitmq::{self, RabbitMq};
 use rollcall::broker::spool::{Settings, Spool};
 use rollcall::broker::{Broker, Consumer, Health, PublishError, State};
-use rollcall::delivery::{Checkpoint, Delivery, Encoding, SecretName, Stamp, Timestamp};
+use rollcall::delivery::{Checkpoint, Delivery, SecretName, Stamp, Timestamp};
 use rollcall::shutdown::Tasks;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -84,7 +84,6 @@ fn delivery(number: u64, body: &[u8]) -> Delivery {
         provider: "github".to_owned(),
         id: format!("{:032x}", u128::from(number)).parse().unwrap(),
         event: "organization.member_added".parse().unwrap(),
-        encoding: Encoding::Json,
         received_at: Timestamp::now(),
         secret: SecretName("env:LOAD".into()),
         stamp: Some(Stamp { run: Uuid::from_u128(1), sequence: number }),

@@ -7,7 +7,7 @@ mod spool;
 
 use bytes::Bytes;
 use rollcall::broker::{Consumer, Lane, Message, Payload};
-use rollcall::delivery::{Delivery, Encoding, SecretName, Stamp, Timestamp};
+use rollcall::delivery::{Delivery, SecretName, Stamp, Timestamp};
 use uuid::Uuid;
 
 use crate::harness::soon;
@@ -19,7 +19,6 @@ pub(crate) fn delivery(id: &str, body: impl Into<Bytes>) -> Delivery {
         provider: "github".to_owned(),
         id: id.parse().unwrap(),
         event: "organization.member_added".parse().unwrap(),
-        encoding: Encoding::Json,
         received_at: Timestamp(1_760_000_000_123_456),
         secret: SecretName("env:GITHUB_WEBHOOK_SECRET".into()),
         stamp: Some(Stamp { run: Uuid::from_u128(7), sequence: 1 }),

@@ -6,6 +6,7 @@ mod dry_run;
 mod ending;
 mod limits;
 mod log;
+mod meaning;
 mod missing;
 mod outage;
 mod poison;

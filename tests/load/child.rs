@@ -100,8 +100,13 @@ pub(crate) async fn run() {
     until_ready(broker.as_ref()).await;
     let (description, settings) = source();
     let verifier = (description.verifier)(&settings, vec![secret()]).unwrap();
-    let sources =
-        vec![IngressSource { name: SOURCE.parse().unwrap(), provider: description.name, allow_from: None, verifier }];
+    let sources = vec![IngressSource {
+        name: SOURCE.parse().unwrap(),
+        provider: description.name,
+        allow_from: None,
+        encodings: description.encodings,
+        verifier,
+    }];
     let ingress = Ingress::new(defaults.ingress.settings, sources, broker.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("{}", listener.local_addr().unwrap().port());

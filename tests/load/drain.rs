@@ -11,7 +11,7 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
 use rollcall::broker::Broker;
-use rollcall::delivery::{Delivery, Encoding, SecretName, Timestamp};
+use rollcall::delivery::{Delivery, SecretName, Timestamp};
 use rollcall::outbound;
 use rollcall::sandbox::{Identity, Options as SandboxOptions, Person, Sandbox};
 use rollcall::shutdown::Tasks;
@@ -139,7 +139,6 @@ async fn backlog(options: &Options, prefix: &str, accounts: i64) {
             provider: "github".to_owned(),
             id: format!("drain-{account}").parse().unwrap(),
             event: "organization.member_added".parse().unwrap(),
-            encoding: Encoding::Json,
             received_at: Timestamp::now(),
             secret: SecretName("env:LOAD".into()),
             stamp: None,

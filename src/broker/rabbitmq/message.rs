@@ -1,6 +1,7 @@
 //! The AMQP form of an envelope: the documented properties and headers of every message, and back.
 //!
-//! `message_id` the provider's delivery id · `type` the routing key, or `rollcall.checkpoint` · `content_type` ·
+//! `message_id` the provider's delivery id · `type` the routing key, or `rollcall.checkpoint` · `content_type` the media
+//! type as the bytes have it, for other consumers (rollcall never reads it) ·
 //! `delivery_mode` 2 · `timestamp` the second of receipt · `app_id` `rollcall` · `correlation_id` a publisher's own
 //! count, of no meaning to others · `content_encoding` `lz4` if the body is compressed. Headers: `x-rollcall-source`, `-provider`, `-event`, `-secret` (a name, never the
 //! secret), `-run` and `-replay` are text; `-received-at` (microseconds since the epoch), `-sequence` and `-version`

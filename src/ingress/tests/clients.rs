@@ -138,7 +138,8 @@ fn networks(networks: &[&str]) -> Networks {
 async fn a_source_takes_nothing_from_strangers_and_says_so_before_anything_else() {
     let allow_from = Some(networks(&["127.0.0.3/32", "192.0.2.0/24"]));
     let settings = Settings { trusted_proxies: networks(&["127.0.0.4/32"]), ..settings() };
-    let server = Server::of(ingress_for(allow_from, settings)).await;
+    let source = IngressSource { allow_from, ..source(Encodings::JsonOrForm) };
+    let server = Server::of(ingress_for(settings, source)).await;
     let get = last(&good()).replacen("POST", "GET", 1).replace("application/json", "text/plain");
     let asked = async |address: [u8; 4], request: &str| {
         let mut stream = soon(from(address).connect(server.address)).await.unwrap();

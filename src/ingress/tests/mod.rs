@@ -1,6 +1,7 @@
 //! The edge against a small provider of our own and a broker that does what it is told.
 
 mod clients;
+mod meaning;
 mod refusals;
 mod socket;
 mod statuses;
@@ -53,7 +54,7 @@ impl Verifier for TestVerifier {
     }
 
     fn name(&self, headers: &HeaderMap, verified: &Verified) -> Result<Named, Refusal> {
-        serde_json::from_slice::<serde::de::IgnoredAny>(verified.body())
+        serde_json::from_slice::<serde::de::IgnoredAny>(&verified.json())
             .map_err(|_| Refusal::Malformed("the body isn't JSON".to_owned()))?;
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let event: EventName = text("x-test-event").parse()?;
@@ -170,13 +171,26 @@ fn settings() -> Settings {
 }
 
 fn ingress_with(settings: Settings) -> (Ingress, Arc<FakeBroker>) {
-    ingress_for(None, settings)
+    ingress_for(settings, source(Encodings::JsonOrForm))
 }
 
-fn ingress_for(allow_from: Option<Networks>, settings: Settings) -> (Ingress, Arc<FakeBroker>) {
+/// With a source whose provider sends its bodies in these encodings.
+fn ingress_of(encodings: Encodings) -> (Ingress, Arc<FakeBroker>) {
+    ingress_for(settings(), source(encodings))
+}
+
+fn source(encodings: Encodings) -> IngressSource {
+    IngressSource {
+        name: "acme".parse().unwrap(),
+        provider: "test",
+        allow_from: None,
+        encodings,
+        verifier: Box::new(TestVerifier),
+    }
+}
+
+fn ingress_for(settings: Settings, source: IngressSource) -> (Ingress, Arc<FakeBroker>) {
     let broker = FakeBroker::new();
-    let (name, verifier) = ("acme".parse().unwrap(), Box::new(TestVerifier));
-    let source = IngressSource { name, provider: "test", allow_from, verifier };
     (Ingress::new(settings, vec![source], Arc::clone(&broker) as SharedBroker), broker)
 }
 
@@ -187,6 +201,7 @@ fn ingress() -> (Ingress, Arc<FakeBroker>) {
 /// A request that is fine.
 fn request(body: &str) -> Request<Body> {
     Request::post("/webhooks/acme")
+        .header("host", "hooks.test")
         .header("content-type", "application/json; charset=utf-8")
         .header("x-test-signature", signature(body.as_bytes()))
         .header("x-test-event", "member.added")

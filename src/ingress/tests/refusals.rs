@@ -73,6 +73,24 @@ async fn the_log_names_headers_and_never_has_values() {
 }
 
 #[tokio::test]
+async fn a_request_that_nearly_names_a_source_is_logged_once_with_the_nearest() {
+    let (captured, _guard) = capture(tracing::Level::INFO);
+    let (ingress, _broker) = ingress();
+    for path in ["/webhooks/ACME", "//webhooks/acme", "/webhooks//acme", "/webhooks/acne", "/webhooks/robots.txt"] {
+        for _ in 0..3 {
+            let mut lost = request("{}");
+            *lost.uri_mut() = path.parse().unwrap();
+            assert_eq!(send(&ingress, lost).await.status(), 404);
+        }
+    }
+    let log = captured.text();
+    for path in ["/webhooks/ACME", "//webhooks/acme", "/webhooks//acme", "/webhooks/acne"] {
+        assert_eq!(log.matches(&format!("path=\"{path}\" nearest=\"acme\"")).count(), 1, "{path} in {log}");
+    }
+    assert!(!log.contains("robots.txt"), "it is nobody's slip, and refusals of one kind are told now and then: {log}");
+}
+
+#[tokio::test]
 async fn a_flood_of_refusals_is_one_warning() {
     let (captured, _guard) = capture(tracing::Level::INFO);
     let (ingress, _broker) = ingress();

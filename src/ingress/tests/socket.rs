@@ -103,6 +103,36 @@ async fn a_chunked_body_is_taken_and_one_that_grows_too_long_is_413() {
     assert_eq!(server.broker.published().len(), 1);
 }
 
+/// Each is good but for one header.
+#[tokio::test]
+async fn what_a_server_must_not_overlook_is_told_and_ends_the_connection_where_nobody_knows_where_the_request_ends() {
+    let server = Server::start(settings()).await;
+    let chunked = |coding: &str| head(b"{}", &format!("transfer-encoding: {coding}\r\n")) + "2\r\n{}\r\n0\r\n\r\n";
+    for (what, request, status, slug) in [
+        ("no host", last(&good()).replacen("host: x\r\n", "", 1), "400", "malformed"),
+        ("two hosts", last(&good()).replacen("host: x", "host: x\r\nhost: x", 1), "400", "malformed"),
+        ("gzip inside", chunked("gzip, chunked"), "501", "transfer-encoding"),
+        ("chunked twice", chunked("chunked, chunked"), "501", "transfer-encoding"),
+        ("on two lines", chunked("gzip\r\ntransfer-encoding: chunked"), "501", "transfer-encoding"),
+    ] {
+        let answer = server.exchange(request.as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{what}: {answer}");
+        assert!(answer.contains("content-type: application/problem+json\r\n"), "{what}: {answer}");
+        assert!(answer.contains(&format!("/problems/{slug}")), "{what}: {answer}");
+        assert!(answer.contains("connection: close\r\n"), "{what}: {answer}");
+    }
+    // Nobody can tell where such a body ends, and hyper says so itself.
+    for coding in ["gzip", "chunked, gzip", "identity"] {
+        let answer = server.exchange(chunked(coding).as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("content-length: 0\r\n"), "{coding}: {answer}");
+    }
+    // Of both the length is wrong by definition, and nothing may follow the request.
+    let both = chunked("chunked").replacen("host: x", "host: x\r\ncontent-length: 3", 1);
+    let answer = server.exchange((both.clone() + &both).as_bytes()).await;
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    assert_eq!(server.broker.published().len(), 1);
+}
+
 #[tokio::test]
 async fn headers_that_come_too_slowly_end_the_connection() {
     let server = Server::start(Settings { header_timeout: Duration::from_millis(300), ..settings() }).await;

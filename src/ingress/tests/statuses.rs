@@ -105,10 +105,102 @@ async fn of_several_faults_the_first_in_order_is_the_answer() {
 
 #[tokio::test]
 async fn paths_that_are_no_source_are_404() {
-    for path in ["/", "/webhooks", "/webhooks/", "/webhooks/acme/", "/webhooks/ACME", "/webhooks/%61cme", "/live"] {
+    for path in [
+        "/",
+        "/webhooks",
+        "/webhooks/",
+        "/webhooks//",
+        "/webhooks/acme//",
+        "/webhooks/acme/x",
+        "//webhooks/acme",
+        "/webhooks//acme",
+        "/webhooks/ACME",
+        "/webhooks/%61cme",
+        "/live",
+    ] {
         let mut nowhere = request("{}");
         *nowhere.uri_mut() = path.parse().unwrap();
         assert_eq!(status_of(nowhere).await, refused(404, "not-found"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_slash_at_the_end_is_no_difference() {
+    let (ingress, broker) = ingress();
+    let mut slash = request("{}");
+    *slash.uri_mut() = "/webhooks/acme/".parse().unwrap();
+    assert_eq!(send(&ingress, slash).await.status(), 202);
+    assert_eq!(broker.published()[0].source.as_str(), "acme");
+}
+
+/// What rests on a header rests on its one value.
+#[tokio::test]
+async fn headers_on_which_something_rests_come_exactly_once() {
+    for (name, values, status, slug) in [
+        ("host", &[][..], 400, "malformed"),
+        ("host", &["hooks.test", "hooks.test"], 400, "malformed"),
+        ("content-type", &[], 415, "media-type"),
+        ("content-type", &["application/json", "application/json"], 415, "media-type"),
+        ("content-type", &["application/json", "application/x-www-form-urlencoded"], 415, "media-type"),
+        ("content-type", &["application/json, application/json"], 415, "media-type"),
+        ("content-encoding", &["identity", "identity"], 415, "media-type"),
+        ("content-encoding", &["identity", "gzip"], 415, "media-type"),
+        ("content-encoding", &["identity, gzip"], 415, "media-type"),
+        ("content-encoding", &["gzip"], 415, "media-type"),
+        ("transfer-encoding", &["gzip, chunked"], 501, "transfer-encoding"),
+        ("transfer-encoding", &["chunked", "chunked"], 501, "transfer-encoding"),
+        ("transfer-encoding", &["gzip", "chunked"], 501, "transfer-encoding"),
+    ] {
+        let mut bad = request("{}");
+        bad.headers_mut().remove(name);
+        for value in values {
+            bad.headers_mut().append(name, HeaderValue::from_static(value));
+        }
+        assert_eq!(status_of(bad).await, refused(status, slug), "{name} {values:?}");
+    }
+}
+
+#[tokio::test]
+async fn before_http_1_1_there_was_no_host() {
+    let (ingress, _broker) = ingress();
+    let mut old = request("{}");
+    old.headers_mut().remove("host");
+    *old.version_mut() = http::Version::HTTP_10;
+    assert_eq!(send(&ingress, old).await.status(), 202);
+}
+
+#[tokio::test]
+async fn a_provider_that_never_sends_forms_answers_415_to_one() {
+    let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+    for (encodings, status) in [(Encodings::JsonOnly, 415), (Encodings::JsonOrForm, 202)] {
+        let (ingress, broker) = ingress_of(encodings);
+        let mut request = request("payload=%7B%7D");
+        request.headers_mut().insert(CONTENT_TYPE, form.clone());
+        assert_eq!(send(&ingress, request).await.status(), status);
+        assert_eq!(broker.published().len(), usize::from(status == 202));
+    }
+}
+
+/// The content type isn't signed: it decides whether a request is taken, never how its body is read.
+#[tokio::test]
+async fn how_a_body_is_read_follows_from_its_bytes() {
+    for content_type in ["application/json", "application/x-www-form-urlencoded"] {
+        for (body, status) in [
+            ("{}", 202),
+            ("payload=%7B%7D", 202),
+            ("payload=%7B%7D&a=1", 400),
+            ("a=1&payload=%7B%7D", 400),
+            ("payload=%7B%7D&payload=%7B%7D", 400),
+            (r#"{"message": "x&payload=%7B%7D&y="}"#, 202),
+        ] {
+            let (ingress, broker) = ingress();
+            let mut request = request(body);
+            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+            assert_eq!(send(&ingress, request).await.status(), status, "{body} as {content_type}");
+            let media_types: Vec<&str> = broker.published().iter().map(Delivery::media_type).collect();
+            let is = if body.starts_with('{') { "application/json" } else { "application/x-www-form-urlencoded" };
+            assert_eq!(media_types, if status == 202 { vec![is] } else { vec![] }, "{body} as {content_type}");
+        }
     }
 }
 
@@ -120,6 +212,9 @@ async fn only_plain_json_and_forms_are_taken() {
     let mut zipped = request("{}");
     zipped.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     assert_eq!(status_of(zipped).await, refused(415, "media-type"));
+    let mut text = request("{}");
+    text.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    assert_eq!(status_of(text).await, refused(415, "media-type"));
     let (ingress, _broker) = ingress();
     let mut identity = request("{}");
     identity.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("identity"));
@@ -276,9 +371,41 @@ async fn bodies_over_the_budget_are_shed() {
 
 #[tokio::test]
 async fn a_form_travels_as_a_form() {
-    let mut form = request("{}");
+    let mut form = request("payload=%7B%7D");
     form.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
     let (ingress, broker) = ingress();
     assert_eq!(send(&ingress, form).await.status(), 202);
-    assert_eq!(broker.published()[0].encoding, crate::delivery::Encoding::Form);
+    assert_eq!(broker.published()[0].body, "payload=%7B%7D");
+    assert_eq!(broker.published()[0].json(Encodings::JsonOrForm).as_ref(), b"{}");
+}
+
+#[tokio::test]
+async fn a_source_of_which_every_delivery_is_refused_for_its_signature_is_degraded() {
+    let (ingress, _broker) = ingress();
+    let parts = ingress.parts();
+    let [part] = parts.as_slice() else { panic!("{parts:?}") };
+    assert_eq!((part.name.as_str(), part.needed), ("source:acme", Needed::No));
+    let state = || (part.health)().state;
+    let mut unsigned = request("{}");
+    unsigned.headers_mut().remove("x-test-signature");
+    assert_eq!(send(&ingress, unsigned).await.status(), 401);
+    for _ in 0..3 {
+        assert_eq!(state(), State::Ok);
+        // Another fault is no sign of a wrong secret.
+        let mut get = request("{}");
+        *get.method_mut() = Method::GET;
+        assert_eq!(send(&ingress, get).await.status(), 405);
+    }
+    for _ in 0..3 {
+        let mut forged = request("{}");
+        *forged.body_mut() = Body::from("{ }");
+        assert_eq!(send(&ingress, forged).await.status(), 401);
+    }
+    let health = (part.health)();
+    assert_eq!(health.state, State::Degraded);
+    let reason = health.reason.unwrap();
+    assert_eq!(reason, "refused 4 of 4 deliveries for their signature: is the secret right?");
+    // Verified is enough: what it says may be nonsense.
+    assert_eq!(send(&ingress, request("not JSON")).await.status(), 400);
+    assert_eq!(state(), State::Ok);
 }

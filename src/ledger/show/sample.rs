@@ -5,7 +5,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind, When};
-use crate::delivery::{Delivery, Encoding, SecretName, Stamp, Timestamp};
+use crate::delivery::{Delivery, SecretName, Stamp, Timestamp};
 use crate::ledger::Ledger;
 use crate::ledger::database::Database;
 use crate::ledger::record::{Entry, Placed, Reading, Record};
@@ -151,7 +151,6 @@ impl Sample {
             provider: "github".into(),
             id: id.parse().unwrap(),
             event: event.parse().unwrap(),
-            encoding: Encoding::Json,
             received_at: minute(minutes),
             secret: SecretName("env:GITHUB_WEBHOOK_SECRET".into()),
             stamp: Some(Stamp { run: Uuid::nil(), sequence: self.sequence }),

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::delivery::{Unverified, Verified};
+use crate::delivery::{Encodings, Unverified, Verified};
 use crate::demo::story::{Expected, Story};
 use crate::provider::{self, Interpreter, Secret, Signer, SourceSettings, Verifier};
 use crate::reconcile::OnAccessLost;
@@ -47,7 +47,7 @@ impl Source {
     fn verified(&self, headers: &HeaderMap, body: Vec<u8>, now: Timestamp) -> Option<Verified> {
         let body = Bytes::from(body);
         self.verifier.precheck(headers).ok()?;
-        self.verifier.verify(Unverified { headers, encoding: Encoding::Json, body: &body }, now).ok()
+        self.verifier.verify(Unverified::new(headers, &body, Encodings::JsonOrForm), now).ok()
     }
 
     /// The steps of a story as the worker would record them; those that ingress refuses are not among them.

@@ -18,12 +18,12 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::fields::{Loose, json_text, read};
-use super::scheme::{Scheme, SchemeSigner, SchemeVerifier, blame, cannot_invent, draft, head, json};
+use super::scheme::{Scheme, SchemeSigner, SchemeVerifier, blame, cannot_invent, draft, head};
 use super::{
     Description, Draft, EventRow, Interpreter, Invention, Meaning, Misshapen, Refusal, SettingsError, SourceSettings,
 };
 use crate::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind};
-use crate::delivery::{Delivery, Named, Verified};
+use crate::delivery::{Delivery, Encodings, Named, Verified};
 use crate::provider::api::{ApiDescription, TokenPlace};
 
 /// Azure DevOps.
@@ -31,6 +31,7 @@ pub(super) static DESCRIPTION: Description = Description {
     name: "azure-devops",
     title: "Azure DevOps",
     verification: "verify = \"basic\": HTTP Basic; verify = \"header\": the secret in a header of your choice",
+    encodings: Encodings::JsonOnly,
     default_host: Some("dev.azure.com"),
     client_type: |host| host.eq_ignore_ascii_case("dev.azure.com").then_some("AZURE_REPOS"),
     // Who is who is at another host than the repositories; a token is the password of an empty user:
@@ -94,7 +95,7 @@ fn name(_: &HeaderMap, verified: &Verified) -> Result<Named, Refusal> {
         event_type: Loose<'a>,
     }
 
-    let json = json(verified)?;
+    let json = verified.json();
     let head: Head<'_> = head(&json)?;
     let missing = |what: &str| Refusal::Malformed(format!("the body has no {what}"));
     let event = head.event_type.text().ok_or_else(|| missing("eventType"))?.parse()?;
@@ -164,7 +165,7 @@ struct Container<'a> {
 impl Interpreter for Azure {
     fn interpret(&self, delivery: &Delivery) -> Result<Meaning, Misshapen> {
         const DETAILS: &str = "it has no details: set \"Resource details to send\" to All in the subscription";
-        let json = json_text(delivery)?;
+        let json = json_text(delivery, DESCRIPTION.encodings)?;
         let body: Body<'_> = read(&json)?;
         let event = body.event_type.text().unwrap_or_default();
         let push = event == "git.push";

@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `repo.push` | seen repo | whoever pushed has access |
 //! | `pullrequest.fulfilled` | seen repo | whoever merged has access |
-//! | `pullrequest.*` | seen repo or - | whoever works on a pull request of a private repository has access |
+//! | `pullrequest.*` | seen repo or - | whoever works on a pull request of a private repository, or has merged it, has access |
 //! | `issue.*` | - | an issue may be anybody's |
 //! | `repo.*` | - | says nothing about access |
 //! | `project.*` | - | says nothing about access |
@@ -17,7 +17,7 @@ use serde_json::json;
 use super::roster;
 use super::{NO_ACCESS, NOBODY, NOWHERE, PUBLIC, SCHEME, check, name, seen, sent};
 use crate::access::{Account, AccountKey, AccountKind, Scope, ScopeKind};
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, Encodings};
 use crate::provider::api::{ApiDescription, TokenPlace};
 use crate::provider::fields::{Loose, json_text, read};
 use crate::provider::scheme::{SchemeSigner, SchemeVerifier, cannot_invent, draft};
@@ -28,6 +28,7 @@ pub(crate) static CLOUD: Description = Description {
     name: "bitbucket-cloud",
     title: "Bitbucket Cloud",
     verification: "X-Hub-Signature: HMAC-SHA256 of the raw body",
+    encodings: Encodings::JsonOnly,
     default_host: Some("bitbucket.org"),
     client_type: |_| Some("BITBUCKET"),
     // An access token is a bearer; an API token is the password of the account's e-mail address:
@@ -45,7 +46,7 @@ pub(crate) static CLOUD: Description = Description {
         EventRow {
             event: "pullrequest.*",
             change: "seen repo or -",
-            meaning: "whoever works on a pull request of a private repository has access",
+            meaning: "whoever works on a pull request of a private repository, or has merged it, has access",
         },
         EventRow { event: "issue.*", change: "-", meaning: "an issue may be anybody's" },
         EventRow { event: "repo.*", change: "-", meaning: "says nothing about access" },
@@ -85,6 +86,36 @@ struct CloudBody<'a> {
     push: Loose<'a>,
     #[serde(borrow, default)]
     pullrequest: Loose<'a>,
+    #[serde(borrow, default)]
+    issue: Loose<'a>,
+    #[serde(borrow, default)]
+    fork: Loose<'a>,
+    #[serde(borrow, default)]
+    commit: Loose<'a>,
+    #[serde(borrow, default)]
+    commit_status: Loose<'a>,
+}
+
+impl CloudBody<'_> {
+    /// The event's name isn't signed: a body of another event must not pass for one that shows access. Each has a key that
+    /// the others don't.
+    fn is(&self, mark: &str) -> Result<(), Misshapen> {
+        let marks = [
+            ("push", self.push),
+            ("pullrequest", self.pullrequest),
+            ("issue", self.issue),
+            ("fork", self.fork),
+            ("commit", self.commit),
+            ("commit_status", self.commit_status),
+        ];
+        if !marks.iter().any(|(key, value)| *key == mark && value.is_there()) {
+            return Err(Misshapen::of(mark, "isn't there, though every such event has it"));
+        }
+        match marks.iter().find(|(key, value)| *key != mark && value.is_there()) {
+            Some((key, _)) => Err(Misshapen::of(key, "belongs to another event")),
+            None => Ok(()),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -112,10 +143,30 @@ struct CloudRepository<'a> {
     owner: Loose<'a>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct CloudPullRequest<'a> {
     #[serde(borrow, default)]
     state: Loose<'a>,
+    /// Who merged it.
+    #[serde(borrow, default)]
+    closed_by: Loose<'a>,
+}
+
+impl CloudPullRequest<'_> {
+    /// Whether the body itself says that this account merged it: it is the same whatever the event's name says, as of a
+    /// comment on what somebody else had merged.
+    fn was_merged_by(&self, account: &Account) -> bool {
+        let closer = self.closed_by.find::<CloudActor<'_>>();
+        self.state.text().as_deref() == Some("MERGED")
+            && closer.is_some_and(|it| it.id().as_ref() == Some(&account.key.id))
+    }
+}
+
+impl CloudActor<'_> {
+    /// The account's id is its `uuid`; `account_id`, the same person's at all of Atlassian, may be missing.
+    fn id(&self) -> Option<String> {
+        self.uuid.label().or_else(|| self.account_id.label())
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -127,8 +178,7 @@ struct CloudWorkspace<'a> {
 }
 
 impl Cloud {
-    /// The account's id is its `uuid`; `account_id`, the same person's at all of Atlassian, may be missing. A nickname is
-    /// neither unique nor a login, so it isn't kept.
+    /// A nickname is neither unique nor a login, so it isn't kept.
     fn account(&self, actor: &CloudActor<'_>) -> Result<Account, &'static str> {
         let kind = match actor.kind.text().as_deref() {
             Some("user") | None => AccountKind::Person,
@@ -136,7 +186,7 @@ impl Cloud {
             Some(_) => return Err("whoever acted isn't a user"),
         };
         let atlassian = actor.account_id.label();
-        let id = actor.uuid.label().or_else(|| atlassian.clone()).ok_or(NOBODY)?;
+        let id = actor.id().ok_or(NOBODY)?;
         let key = AccountKey { provider: "bitbucket-cloud".to_owned(), host: self.host.clone(), id };
         Ok(Account { key, node_id: atlassian, login: None, email: None, kind })
     }
@@ -149,29 +199,22 @@ impl Interpreter for Cloud {
         if !push && !event.starts_with("pullrequest.") {
             return Ok(Meaning::nothing(NO_ACCESS));
         }
-        let json = json_text(delivery)?;
+        let json = json_text(delivery, CLOUD.encodings)?;
         let body: CloudBody<'_> = read(&json)?;
-        // The event's name isn't signed: a body of another event must not pass for one that needs access.
-        let (mark, there) = if push { ("push", body.push) } else { ("pullrequest", body.pullrequest) };
-        if !there.is_there() {
-            return Err(Misshapen::of(mark, "isn't there, though every such event has it"));
-        }
+        body.is(if push { "push" } else { "pullrequest" })?;
         if !body.actor.is_there() || !body.repository.is_there() {
             return Ok(Meaning::nothing(NOBODY));
         }
         let actor: CloudActor<'_> = body.actor.get("actor")?;
         let repository: CloudRepository<'_> = body.repository.get("repository")?;
-        let merged = || {
-            let request = body.pullrequest.find::<CloudPullRequest<'_>>();
-            event == "pullrequest.fulfilled" && request.is_some_and(|it| it.state.text().as_deref() == Some("MERGED"))
-        };
-        if !push && !repository.is_private.is_true() && !merged() {
-            return Ok(Meaning::nothing(PUBLIC));
-        }
         let account = match self.account(&actor) {
             Ok(account) => account,
             Err(why) => return Ok(Meaning::nothing(why)),
         };
+        let merged = || body.pullrequest.find::<CloudPullRequest<'_>>().unwrap_or_default().was_merged_by(&account);
+        if !push && !repository.is_private.is_true() && !merged() {
+            return Ok(Meaning::nothing(PUBLIC));
+        }
         if !repository.uuid.is_there() {
             return Ok(Meaning::nothing(NOWHERE));
         }

@@ -16,10 +16,10 @@ use serde_json::json;
 
 use super::{NO_ACCESS, NOBODY, NOWHERE, PUBLIC, SCHEME, check, name, seen, sent};
 use crate::access::{Account, AccountKey, AccountKind, Scope, ScopeKind};
-use crate::delivery::{Delivery, Named};
+use crate::delivery::{Delivery, Encodings, Named};
 use crate::provider::api::{ApiDescription, TokenPlace};
 use crate::provider::fields::{Loose, Serial, json_text, read};
-use crate::provider::scheme::{SchemeSigner, SchemeVerifier, blame, cannot_invent, draft};
+use crate::provider::scheme::{SchemeSigner, SchemeVerifier, blame, cannot_invent, draft, head};
 use crate::provider::{Description, Draft, EventRow, Interpreter, Invention, Meaning, Misshapen, SettingsError};
 
 /// Bitbucket Data Center and Server.
@@ -27,6 +27,7 @@ pub(crate) static DATA_CENTER: Description = Description {
     name: "bitbucket-data-center",
     title: "Bitbucket Data Center",
     verification: "X-Hub-Signature: HMAC-SHA256 of the raw body",
+    encodings: Encodings::JsonOnly,
     default_host: None,
     client_type: |_| None,
     // <https://confluence.atlassian.com/bitbucketserver/http-access-tokens-939515499.html>
@@ -53,8 +54,15 @@ pub(crate) static DATA_CENTER: Description = Description {
     verifier: |settings, secrets| {
         check(settings)?;
         Ok(Box::new(SchemeVerifier::new(SCHEME, &secrets, |headers, verified| {
+            #[derive(Default, Deserialize)]
+            struct Head<'a> {
+                #[serde(borrow, default)]
+                test: Loose<'a>,
+            }
             let named = name(headers, verified, "X-Request-Id")?;
-            Ok(Named { ping: named.event.as_str() == "diagnostics.ping", ..named })
+            // The event's name isn't signed: a body of another event must not be answered and forgotten as a ping.
+            let test = || head::<Head<'_>>(&verified.json()).is_ok_and(|head| head.test.is_true());
+            Ok(Named { ping: named.event.as_str() == "diagnostics.ping" && test(), ..named })
         })?))
     },
     interpreter: |settings| {
@@ -138,15 +146,19 @@ struct ServerProject<'a> {
 impl Interpreter for DataCenter {
     fn interpret(&self, delivery: &Delivery) -> Result<Meaning, Misshapen> {
         let event = delivery.event.as_str();
+        let json = json_text(delivery, DATA_CENTER.encodings)?;
+        let body: ServerBody<'_> = read(&json)?;
+        // The body says it too, and signed; the header's name isn't.
+        let key = body.event_key.text().map(|key| key.replace(':', "."));
+        if key.as_ref().is_some_and(|key| key != event) {
+            return Err(Misshapen::of("eventKey", "is that of another event than the header's"));
+        }
         let pull_request = event.starts_with("pr.");
         if !pull_request && event != "repo.refs_changed" {
             return Ok(Meaning::nothing(NO_ACCESS));
         }
-        let json = json_text(delivery)?;
-        let body: ServerBody<'_> = read(&json)?;
-        // The body says it too, and signed; the header's name isn't.
-        if body.event_key.text().is_some_and(|key| key.replace(':', ".") != event) {
-            return Err(Misshapen::of("eventKey", "is that of another event than the header's"));
+        if key.is_none() {
+            return Err(Misshapen::of("eventKey", "isn't there, though every such event has it"));
         }
         let repository = if pull_request {
             let request: ServerPullRequest<'_> = body.pull_request.get("pullRequest")?;

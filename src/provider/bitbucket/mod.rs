@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 pub(super) use self::cloud::CLOUD;
 pub(super) use self::data_center::DATA_CENTER;
-use super::scheme::{Over, Scheme, head, json, label, signs_only};
+use super::scheme::{Over, Scheme, head, label, signs_only};
 use super::{Draft, Meaning, Refusal, SettingsError, SourceSettings};
 use crate::access::{AccessKind, Account, Change, Scope};
 use crate::delivery::{Named, Verified};
@@ -40,7 +40,7 @@ fn name(headers: &HeaderMap, verified: &Verified, id: &str) -> Result<Named, Ref
         return Err(Refusal::Malformed(format!("{HEADER_EVENT} isn't the name of an event")));
     }
     // It must be JSON, whatever it says.
-    let _: Nothing = head(&json(verified)?)?;
+    let _: Nothing = head(&verified.json())?;
     let id = label(headers, id)?.parse()?;
     Ok(Named { id, event: key.replace(':', ".").parse()?, ping: false })
 }

@@ -12,23 +12,29 @@ fn interpreted(provider: &Description, event: &str, body: &Value) -> Result<Mean
     trial::interpreted(provider, &trial::settings(), event, body)
 }
 
-/// A delivery of Bitbucket Cloud, with the marks of a push and of a pull request.
-fn cloud() -> Value {
-    json!({
+/// A delivery of Bitbucket Cloud, with the mark of its event.
+fn cloud(event: &str) -> Value {
+    let mut body = json!({
         "actor": { "type": "user", "uuid": "{6f1c}", "account_id": "557058:71", "nickname": "rosalind", "display_name": "Rosalind Fern" },
         "repository": {
             "uuid": "{beds}", "full_name": "larkspur/beds", "is_private": false,
             "workspace": { "uuid": "{ws}", "slug": "larkspur" }, "owner": { "type": "team", "uuid": "{ws}" },
         },
-        "push": { "changes": [] }, "pullrequest": { "state": "MERGED" },
-    })
+    });
+    match event {
+        "repo.push" => body["push"] = json!({ "changes": [] }),
+        "pullrequest.fulfilled" => body["pullrequest"] = json!({ "state": "MERGED", "closed_by": body["actor"] }),
+        _ if event.starts_with("pullrequest.") => body["pullrequest"] = json!({ "state": "OPEN", "closed_by": null }),
+        _ => {}
+    }
+    body
 }
 
 #[rstest]
 #[case("repo.push")]
 #[case("pullrequest.fulfilled")]
 fn whoever_needs_access_to_act_at_bitbucket_cloud_is_seen_in_the_repository(#[case] event: &str) {
-    let (account, scope, kind) = access(interpreted(&CLOUD, event, &cloud()).unwrap());
+    let (account, scope, kind) = access(interpreted(&CLOUD, event, &cloud(event)).unwrap());
     assert_eq!(kind, AccessKind::Seen);
     assert_eq!(account.key.to_string(), "bitbucket-cloud@git.larkspur.example:#{6f1c}");
     assert_eq!((account.node_id.as_deref(), account.login.as_deref()), (Some("557058:71"), None));
@@ -41,7 +47,7 @@ fn whoever_needs_access_to_act_at_bitbucket_cloud_is_seen_in_the_repository(#[ca
 #[case("pullrequest.approved")]
 #[case("pullrequest.comment_created")]
 fn on_a_pull_request_only_members_of_a_private_repository_are_seen(#[case] event: &str) {
-    let mut body = cloud();
+    let mut body = cloud(event);
     assert!(interpreted(&CLOUD, event, &body).unwrap().note.unwrap().contains("public"));
     body["repository"]["is_private"] = true.into();
     assert_eq!(access(interpreted(&CLOUD, event, &body).unwrap()).2, AccessKind::Seen);
@@ -49,7 +55,7 @@ fn on_a_pull_request_only_members_of_a_private_repository_are_seen(#[case] event
 
 #[test]
 fn bodies_from_before_there_were_workspaces_name_an_owner_or_nothing() {
-    let mut body = cloud();
+    let mut body = cloud("repo.push");
     body["repository"].as_object_mut().unwrap().remove("workspace");
     let (_, scope, _) = access(interpreted(&CLOUD, "repo.push", &body).unwrap());
     assert_eq!((scope.top_id().to_string(), scope.top_name()), ("org:#{ws}".into(), Some("larkspur")));
@@ -62,7 +68,7 @@ fn bodies_from_before_there_were_workspaces_name_an_owner_or_nothing() {
 
 #[test]
 fn an_actor_is_known_by_uuid_else_by_account_id_and_may_be_nobody() {
-    let mut body = cloud();
+    let mut body = cloud("repo.push");
     body["actor"] = json!({ "display_name": "Rosalind Fern", "uuid": "{6f1c}", "username": "rosalind" });
     assert_eq!(access(interpreted(&CLOUD, "repo.push", &body).unwrap()).0.key.id, "{6f1c}");
     body["actor"] = json!({ "type": "user", "account_id": "557058:71" });
@@ -75,10 +81,11 @@ fn an_actor_is_known_by_uuid_else_by_account_id_and_may_be_nobody() {
     }
 }
 
-fn data_center() -> Value {
+/// A delivery of Data Center, with the parts of a push and of a pull request.
+fn data_center(event: &str) -> Value {
     let repository = json!({ "id": 84, "slug": "beds", "public": false, "project": { "id": 2, "key": "GARDEN" } });
     json!({
-        "date": "2026-03-01T10:00:00+0000", "changes": [],
+        "eventKey": event.replace('.', ":"), "date": "2026-03-01T10:00:00+0000", "changes": [],
         "actor": { "id": 71, "name": "rosalind", "slug": "rosalind", "emailAddress": "rosalind@larkspur.example", "active": true, "type": "NORMAL" },
         "repository": repository, "pullRequest": { "id": 5, "toRef": { "repository": repository } },
     })
@@ -89,20 +96,21 @@ fn data_center() -> Value {
 #[case("pr.opened", "repository")]
 #[case("pr.reviewer.approved", "repository")]
 fn whoever_acts_at_data_center_is_seen_with_login_and_address(#[case] event: &str, #[case] not_there: &str) {
-    let mut body = data_center();
+    let mut body = data_center(event);
     body.as_object_mut().unwrap().remove(not_there);
-    body["eventKey"] = event.replace('.', ":").into();
     let (account, scope, kind) = access(interpreted(&DATA_CENTER, event, &body).unwrap());
     assert_eq!((account.key.id.as_str(), account.login.as_deref()), ("71", Some("rosalind")));
     assert_eq!(account.email.as_deref(), Some("rosalind@larkspur.example"));
     assert_eq!((scope.name.as_deref(), kind), (Some("GARDEN/beds"), AccessKind::Seen));
-    body["eventKey"] = "repo:comment:added".into();
-    assert_eq!(interpreted(&DATA_CENTER, event, &body).unwrap_err().path, "eventKey");
+    for another in [json!("repo:comment:added"), json!(null), json!(7)] {
+        body["eventKey"] = another;
+        assert_eq!(interpreted(&DATA_CENTER, event, &body).unwrap_err().path, "eventKey");
+    }
 }
 
 #[test]
 fn a_personal_project_is_named_for_its_owner_and_a_missing_label_costs_only_the_label() {
-    let mut body = data_center();
+    let mut body = data_center("repo.refs_changed");
     body["repository"]["project"] = json!({ "key": "~rosalind", "id": 3, "type": "PERSONAL", "owner": { "id": 71 } });
     let named = |body: &Value| access(interpreted(&DATA_CENTER, "repo.refs_changed", body).unwrap());
     assert_eq!(named(&body).1.name.as_deref(), Some("~rosalind/beds"));
@@ -116,12 +124,14 @@ fn a_personal_project_is_named_for_its_owner_and_a_missing_label_costs_only_the_
 
 #[test]
 fn in_a_public_repository_of_data_center_only_a_merge_shows_access() {
-    let mut body = data_center();
+    let mut body = data_center("pr.opened");
     for path in ["/pullRequest/toRef/repository/public", "/pullRequest/toRef/repository/project/public"] {
         *body.pointer_mut("/pullRequest/toRef/repository/public").unwrap() = false.into();
         body["pullRequest"]["toRef"]["repository"]["project"]["public"] = false.into();
         *body.pointer_mut(path).unwrap() = true.into();
+        body["eventKey"] = "pr:opened".into();
         assert!(interpreted(&DATA_CENTER, "pr.opened", &body).unwrap().changes.is_empty(), "{path}");
+        body["eventKey"] = "pr:merged".into();
         assert_eq!(told(&interpreted(&DATA_CENTER, "pr.merged", &body).unwrap()), "seen repo");
     }
 }
@@ -133,18 +143,43 @@ fn a_body_of_another_event_does_not_pass_for_one_that_needs_access() {
         body
     };
     let path = |provider, event, body: &Value| interpreted(provider, event, body).unwrap_err().path;
-    assert_eq!(path(&CLOUD, "repo.push", &without(cloud(), "push")), "push");
-    assert_eq!(path(&CLOUD, "pullrequest.fulfilled", &without(cloud(), "pullrequest")), "pullrequest");
-    let mut open = cloud();
-    open["pullrequest"]["state"] = "OPEN".into();
-    assert_eq!(told(&interpreted(&CLOUD, "pullrequest.fulfilled", &open).unwrap()), "-");
-    assert_eq!(path(&DATA_CENTER, "repo.refs_changed", &without(data_center(), "changes")), "changes");
-    assert_eq!(path(&DATA_CENTER, "pr.opened", &without(data_center(), "pullRequest")), "pullRequest");
+    let (push, merge) = (cloud("repo.push"), cloud("pullrequest.fulfilled"));
+    assert_eq!(path(&CLOUD, "repo.push", &without(push.clone(), "push")), "push");
+    assert_eq!(path(&CLOUD, "pullrequest.fulfilled", &without(merge.clone(), "pullrequest")), "pullrequest");
+    assert_eq!(path(&CLOUD, "pullrequest.fulfilled", &push), "pullrequest");
+    for foreign in ["issue", "fork", "commit", "commit_status"] {
+        for (event, body) in [("repo.push", &push), ("pullrequest.fulfilled", &merge)] {
+            let mut body = body.clone();
+            body[foreign] = json!({});
+            assert_eq!(path(&CLOUD, event, &body), foreign);
+        }
+    }
+    for (event, mark) in [("repo.refs_changed", "changes"), ("pr.opened", "pullRequest")] {
+        assert_eq!(path(&DATA_CENTER, event, &without(data_center(event), mark)), mark);
+    }
+}
+
+/// Anybody may comment on a merged pull request of a public repository, and put another name over that.
+#[test]
+fn only_whom_the_body_names_has_merged_whatever_the_event_is_called() {
+    let merge = cloud("pullrequest.fulfilled");
+    for event in ["pullrequest.fulfilled", "pullrequest.comment_created"] {
+        assert_eq!(told(&interpreted(&CLOUD, event, &merge).unwrap()), "seen repo", "{event}");
+        let mut open = merge.clone();
+        open["pullrequest"]["state"] = "OPEN".into();
+        let mut commented = merge.clone();
+        commented["pullrequest"]["closed_by"] = json!({ "type": "user", "uuid": "{other}" });
+        let mut untold = merge.clone();
+        untold["pullrequest"].as_object_mut().unwrap().remove("closed_by");
+        for body in [open, commented, untold] {
+            assert_eq!(told(&interpreted(&CLOUD, event, &body).unwrap()), "-", "{event}");
+        }
+    }
 }
 
 #[rstest]
-#[case(&CLOUD, "repo.push", cloud())]
-#[case(&DATA_CENTER, "repo.refs_changed", data_center())]
+#[case(&CLOUD, "repo.push", cloud("repo.push"))]
+#[case(&DATA_CENTER, "repo.refs_changed", data_center("repo.refs_changed"))]
 fn a_body_that_names_nobody_or_nowhere_means_nothing_and_one_of_another_type_is_misshapen(
     #[case] provider: &Description,
     #[case] event: &str,
@@ -166,14 +201,14 @@ fn a_body_that_names_nobody_or_nowhere_means_nothing_and_one_of_another_type_is_
 }
 
 #[rstest]
-#[case(&CLOUD, cloud())]
-#[case(&DATA_CENTER, data_center())]
-fn the_truth_tables_are_what_the_code_does(#[case] provider: &Description, #[case] body: Value) {
+#[case(&CLOUD, cloud)]
+#[case(&DATA_CENTER, data_center)]
+fn the_truth_tables_are_what_the_code_does(#[case] provider: &Description, #[case] body: fn(&str) -> Value) {
     for row in provider.events {
         let event = row.event.replace('*', "something");
         let mut told_of = Vec::new();
         for public in [false, true] {
-            let mut body = body.clone();
+            let mut body = body(&event);
             body["repository"]["is_private"] = (!public).into();
             body["pullRequest"]["toRef"]["repository"]["public"] = public.into();
             told_of.push(told(&interpreted(provider, &event, &body).unwrap()));

@@ -29,12 +29,11 @@ use serde_json::json;
 
 use super::fields::{Loose, Serial, json_text, read};
 use super::scheme::{
-    HeadersOf, NameOf, Over, Scheme, SchemeSigner, SchemeVerifier, blame, cannot_invent, draft, head, json, label,
-    signs_only,
+    HeadersOf, NameOf, Over, Scheme, SchemeSigner, SchemeVerifier, blame, cannot_invent, draft, head, label, signs_only,
 };
 use super::{Description, Draft, EventRow, Interpreter, Invention, Meaning, Misshapen, Refusal, SettingsError};
 use crate::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind};
-use crate::delivery::{Delivery, EventName, Named, Verified};
+use crate::delivery::{Delivery, Encodings, EventName, Named, Verified};
 use crate::provider::api::{ApiDescription, TokenPlace};
 
 const EVENTS: &[EventRow] = &[
@@ -53,6 +52,9 @@ const EVENTS: &[EventRow] = &[
     EventRow { event: "repository.*", change: "-", meaning: "says nothing about access" },
 ];
 
+/// All three send forms if the administrator chooses so, and sign the JSON text in them.
+const ENCODINGS: Encodings = Encodings::JsonOrForm;
+
 const INVENTABLE: &[&str] = &["push"];
 
 macro_rules! member {
@@ -70,6 +72,7 @@ macro_rules! member {
                 headers: &[("accept", "application/json")],
             }),
             roster: $roster,
+            encodings: ENCODINGS,
             events: EVENTS,
             hooks: &["Push", "Create", "Delete", "Release"],
             invents: INVENTABLE,
@@ -143,7 +146,7 @@ fn name(headers: &HeaderMap, verified: &Verified, event: &str, delivery: &str) -
     if !event.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')) {
         return Err(Refusal::Malformed("the event's header isn't the name of an event".to_owned()));
     }
-    let json = json(verified)?;
+    let json = verified.json();
     let head: Head<'_> = head(&json)?;
     let named = head.action.text().and_then(|action| format!("{event}.{action}").parse().ok());
     let named: EventName = named.map_or_else(|| event.parse(), Ok)?;
@@ -218,21 +221,21 @@ impl Interpreter for Family {
             event if event.starts_with("pull_request") => ("pull_request", false),
             _ => return Ok(Meaning::nothing("the event says nothing about access")),
         };
-        let json = json_text(delivery)?;
+        let json = json_text(delivery, ENCODINGS)?;
         let body: Body<'_> = read(&json)?;
-        // The event's name isn't signed: a body of another event must not pass for one that needs access.
-        let there = match mark {
-            "ref" => body.reference,
-            "release" => body.release,
-            _ => body.pull_request,
-        };
-        if !there.is_there() {
+        // The event's name isn't signed: a body of another event must not pass for one that shows access.
+        let marks = [
+            ("ref", body.reference),
+            ("release", body.release),
+            ("pull_request", body.pull_request),
+            ("issue", body.issue),
+            ("comment", body.comment),
+            ("forkee", body.forkee),
+        ];
+        if !marks.iter().any(|(key, value)| *key == mark && value.is_there()) {
             return Err(Misshapen::of(mark, "isn't there, though every such event has it"));
         }
-        let foreign = [("issue", body.issue), ("comment", body.comment), ("forkee", body.forkee)];
-        let foreign =
-            foreign.into_iter().chain((mark != "pull_request").then_some(("pull_request", body.pull_request)));
-        if let (true, Some((key, _))) = (needs_access, { foreign }.find(|(_, value)| value.is_there())) {
+        if let Some((key, _)) = marks.iter().find(|(key, value)| *key != mark && value.is_there()) {
             return Err(Misshapen::of(key, "belongs to another event"));
         }
         let sender = if body.sender.is_there() { body.sender } else { body.pusher };

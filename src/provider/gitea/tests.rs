@@ -5,7 +5,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::delivery::{Encoding, SecretName, Timestamp, Unverified};
+use crate::delivery::{SecretName, Timestamp, Unverified};
 use crate::provider::Secret;
 use crate::provider::trial::{self, access, told};
 
@@ -38,6 +38,18 @@ fn whoever_changes_a_repository_is_seen_in_it(#[case] event: &str, #[case] mark:
         let mut another = body(mark);
         another[foreign] = json!({});
         assert_eq!(interpreted(event, &another).unwrap_err().path, foreign);
+    }
+}
+
+/// A comment's event may be called a review's.
+#[test]
+fn a_body_of_another_event_does_not_pass_for_one_of_a_pull_request() {
+    for foreign in ["issue", "comment", "forkee", "ref", "release"] {
+        let mut body = body("pull_request");
+        body["repository"]["private"] = true.into();
+        assert_eq!(told(&interpreted("pull_request_comment", &body).unwrap()), "seen repo");
+        body[foreign] = json!({});
+        assert_eq!(interpreted("pull_request_comment", &body).unwrap_err().path, foreign);
     }
 }
 
@@ -111,7 +123,7 @@ fn the_signature_is_over_the_json_text_inside_a_form_and_nothing_else_may_be_in_
     headers.insert("x-gogs-signature", tag.to_string().parse().unwrap());
     let verified = |form: &'static str| {
         let form = Bytes::from_static(form.as_bytes());
-        verifier.verify(Unverified { headers: &headers, encoding: Encoding::Form, body: &form }, Timestamp(0)).is_ok()
+        verifier.verify(Unverified::new(&headers, &form, GOGS.encodings), Timestamp(0)).is_ok()
     };
     assert!(verified("payload=%7B%22a%22%3A1%7D"));
     // The same text, otherwise written.
@@ -119,5 +131,7 @@ fn the_signature_is_over_the_json_text_inside_a_form_and_nothing_else_may_be_in_
     assert!(!verified("other=%7B%22a%22%3A1%7D"));
     assert!(!verified("payload=%7B%22a%22%3A1%7D&b=2"));
     assert!(!verified("payload=%7B%22a%22%3A1%7D&payload=%7B%22a%22%3A1%7D"));
-    assert!(!verified("{\"a\":1}"));
+    assert!(!verified("payload=%7B%22a%22%3A1%7D&"));
+    // As JSON it is the same text, whatever the content type says.
+    assert!(verified("{\"a\":1}"));
 }

@@ -15,6 +15,7 @@ mod sign;
 mod verify;
 
 use super::{Description, Secret, SettingsError, SourceSettings};
+use crate::delivery::Encodings;
 use crate::provider::api::{ApiDescription, TokenPlace};
 use crate::provider::signature::{HmacKey, HmacKeys};
 
@@ -26,6 +27,7 @@ pub(super) static DESCRIPTION: Description = Description {
     name: NAME,
     title: "GitHub",
     verification: "X-Hub-Signature-256: HMAC-SHA256 of the raw body",
+    encodings: Encodings::JsonOrForm,
     default_host: Some("github.com"),
     client_type,
     api: Some(ApiDescription {

@@ -35,11 +35,9 @@ fn signer(host: &str, value: &str) -> Box<dyn Signer> {
 }
 
 fn verify(verifier: &dyn Verifier, request: &SignedRequest) -> Result<Verified, Refusal> {
-    let content_type = request.headers["content-type"].to_str().unwrap();
-    let encoding = Encoding::from_content_type(content_type).unwrap();
     let body = Bytes::from(request.body.clone());
     verifier.precheck(&request.headers)?;
-    verifier.verify(Unverified { headers: &request.headers, encoding, body: &body }, Timestamp(0))
+    verifier.verify(Unverified::new(&request.headers, &body, DESCRIPTION.encodings), Timestamp(0))
 }
 
 fn draft(event: &str, encoding: Encoding, json: &[u8]) -> Draft {
@@ -52,8 +50,7 @@ fn name(event: &[&str], id: &[&str], encoding: Encoding, body: &[u8]) -> Result<
         Encoding::Json => body.to_vec(),
         Encoding::Form => [b"payload=".as_slice(), body].concat(),
     };
-    let mut request = signer("github.com", "s").sign(&draft("x", Encoding::Json, &body), Timestamp(0)).unwrap();
-    request.headers.insert("content-type", HeaderValue::from_static(encoding.media_type()));
+    let request = signer("github.com", "s").sign(&draft("x", Encoding::Json, &body), Timestamp(0)).unwrap();
     let verified = verify(verifier.as_ref(), &request).unwrap();
     let mut headers = HeaderMap::new();
     for (header, values) in [(HEADER_EVENT, event), (HEADER_DELIVERY, id)] {
@@ -78,8 +75,8 @@ fn name(event: &[&str], id: &[&str], encoding: Encoding, body: &[u8]) -> Result<
 fn documented_signatures_verify(#[case] secret: &str, #[case] body: &'static str, #[case] hex: &str) {
     let mut headers = HeaderMap::new();
     headers.insert("x-hub-signature-256", format!("sha256={hex}").parse().unwrap());
-    let request =
-        Unverified { headers: &headers, encoding: Encoding::Form, body: &Bytes::from_static(body.as_bytes()) };
+    let body = Bytes::from_static(body.as_bytes());
+    let request = Unverified::new(&headers, &body, DESCRIPTION.encodings);
     assert_eq!(&*verifier(secret).verify(request, Timestamp(0)).unwrap().secret().0, "env:S");
     assert!(matches!(verifier("another").verify(request, Timestamp(0)), Err(Refusal::Unverified(_))));
 }
@@ -136,8 +133,12 @@ fn an_action_of_a_name_s_length_is_left_out() {
 }
 
 #[test]
-fn a_ping_is_known_by_its_name() {
-    assert!(name(&["ping"], &["1"], Encoding::Json, br#"{"zen":"x"}"#).unwrap().ping);
+fn a_ping_is_known_by_its_name_and_its_zen() {
+    let ping = |event: &str, body: &[u8]| name(&[event], &["1"], Encoding::Json, body).unwrap().ping;
+    assert!(ping("ping", br#"{"zen":"x"}"#));
+    assert!(!ping("push", br#"{"zen":"x"}"#));
+    // Whoever puts that name over another body doesn't have it forgotten.
+    assert!(!ping("ping", br#"{"action":"member_added"}"#));
 }
 
 #[test]
@@ -176,7 +177,7 @@ fn names_that_cannot_travel_and_forms_without_payload_are_malformed() {
     assert!(matches!(name(&["push"], &[&long], Encoding::Json, b"{}"), Err(Refusal::Malformed(_))));
     let request = signer("github.com", "s").sign(&draft("push", Encoding::Json, b"other=1"), Timestamp(0)).unwrap();
     let body = Bytes::from(request.body);
-    let unverified = Unverified { headers: &request.headers, encoding: Encoding::Form, body: &body };
+    let unverified = Unverified::new(&request.headers, &body, DESCRIPTION.encodings);
     let verified = verifier("s").verify(unverified, Timestamp(0)).unwrap();
     assert!(matches!(verifier("s").name(&request.headers, &verified), Err(Refusal::Malformed(_))));
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::{HEADER_DELIVERY, HEADER_EVENT, HEADER_SIGNATURE, SIGNATURE_PREFIX};
 use crate::delivery::{EventName, Named, Timestamp, Unverified, Verified};
 use crate::provider::fields::Loose;
-use crate::provider::scheme::{head, json, label};
+use crate::provider::scheme::{head, label};
 use crate::provider::signature::{HmacKeys, Tag, hex_header};
 use crate::provider::{Refusal, Verifier};
 
@@ -44,6 +44,8 @@ impl Verifier for GitHubVerifier {
         struct Head<'a> {
             #[serde(borrow, default)]
             action: Loose<'a>,
+            #[serde(borrow, default)]
+            zen: Loose<'a>,
         }
 
         let event = label(headers, HEADER_EVENT)?;
@@ -52,12 +54,13 @@ impl Verifier for GitHubVerifier {
             return Err(Refusal::Malformed(format!("{HEADER_EVENT} isn't the name of an event")));
         }
         let id = label(headers, HEADER_DELIVERY)?.parse()?;
-        let json = json(verified)?;
+        let json = verified.json();
         let head: Head<'_> = head(&json)?;
         // An action that can't be part of a name is the interpreter's business: the event is verified all the same.
         let name = head.action.text().and_then(|action| format!("{event}.{action}").parse().ok());
         let name: EventName = name.map_or_else(|| event.parse(), Ok)?;
-        Ok(Named { id, ping: event == "ping", event: name })
+        // The event's name isn't signed: a body of another event must not be answered and forgotten as a ping.
+        Ok(Named { id, ping: event == "ping" && head.zen.is_there(), event: name })
     }
 }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
 use serde::Deserialize;
 
-use super::NAME;
+use super::{DESCRIPTION, NAME};
 use crate::access::{
     AccessKind, Account, AccountKey, AccountKind, Change, RootPattern, Scope, ScopeId, ScopeKind, Step, Turn, When,
 };
@@ -239,7 +239,7 @@ pub(super) fn is_bot(login: &str) -> bool {
 
 impl Interpreter for GitLabInterpreter {
     fn interpret(&self, delivery: &Delivery) -> Result<Meaning, Misshapen> {
-        let json = json_text(delivery)?;
+        let json = json_text(delivery, DESCRIPTION.encodings)?;
         let body: Body<'_> = read(&json)?;
         match &*body.event() {
             "user_add_to_group" => self.member(&body, true, Step::Made),

@@ -19,11 +19,11 @@ use sha2::{Digest, Sha256};
 
 use super::fields::Loose;
 use super::scheme::{
-    HeadersOf, Scheme, SchemeSigner, SchemeVerifier, WEBHOOK_ID, blame, cannot_invent, draft, head, json, label,
+    HeadersOf, Scheme, SchemeSigner, SchemeVerifier, WEBHOOK_ID, blame, cannot_invent, draft, head, label,
 };
 use super::{Description, Draft, Invention, Refusal, SettingsError, SourceSettings};
 use crate::access::ScopeKind;
-use crate::delivery::{DeliveryId, EventName, Named, Verified};
+use crate::delivery::{DeliveryId, Encodings, EventName, Named, Verified};
 use crate::provider::api::{ApiDescription, TokenPlace};
 
 const NAME: &str = "gitlab";
@@ -37,6 +37,7 @@ pub(super) static DESCRIPTION: Description = Description {
     name: NAME,
     title: "GitLab",
     verification: "verify = \"signature\": Standard Webhooks (19.0 and newer); verify = \"token\": X-Gitlab-Token",
+    encodings: Encodings::JsonOnly,
     default_host: Some("gitlab.com"),
     client_type: |host| Some(if host.eq_ignore_ascii_case("gitlab.com") { "GITLAB" } else { "GITLAB_ON_PREM" }),
     // <https://docs.gitlab.com/api/rest/authentication/>
@@ -102,7 +103,7 @@ struct Head<'a> {
 }
 
 fn name(headers: &HeaderMap, verified: &Verified) -> Result<Named, Refusal> {
-    let json = json(verified)?;
+    let json = verified.json();
     let head: Head<'_> = head(&json)?;
     let event = match head.event_name.text().or_else(|| head.object_kind.text()) {
         Some(event) => event.into_owned(),

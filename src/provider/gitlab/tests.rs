@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::access::{AccessKind, AccountKind, Change, ChangeKey, Step, Turn};
-use crate::delivery::{Encoding, SecretName, Timestamp, Unverified};
+use crate::delivery::{SecretName, Timestamp, Unverified};
 use crate::provider::trial::{self, access, told};
 use crate::provider::{Meaning, Misshapen};
 
@@ -288,7 +288,7 @@ fn the_delivery_id_is_the_one_that_a_resent_copy_shares() {
             headers.insert(*name, HeaderValue::from_static(value));
         }
         let body = body.to_owned().into_bytes().into();
-        let request = Unverified { headers: &headers, encoding: Encoding::Json, body: &body };
+        let request = Unverified::new(&headers, &body, DESCRIPTION.encodings);
         let named = name(&headers, &request.verified_by(SecretName("env:S".into()))).unwrap();
         (named.id.as_str().to_owned(), named.event.as_str().to_owned())
     };

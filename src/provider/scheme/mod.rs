@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq;
 pub(super) use self::sign::{HeadersOf, SchemeSigner, cannot_invent, draft};
 use super::signature::{HmacKey, HmacKeys, Tag, came, hex_header, only_value};
 use super::{Refusal, Secret, SettingsError, Verifier};
-use crate::delivery::{Encoding, Named, SecretName, Timestamp, Unverified, Verified, json_of};
+use crate::delivery::{Named, SecretName, Timestamp, Unverified, Verified};
 
 /// How far the time of a signature may be from ours, both ways: five minutes, as the reference libraries of Standard
 /// Webhooks have it (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>).
@@ -36,7 +36,7 @@ const WEBHOOK_SIGNATURE: &str = "webhook-signature";
 pub(super) enum Over {
     /// The bytes as they come.
     Body,
-    /// The JSON text, also where it comes inside a form.
+    /// The JSON text, also where it comes inside a form. It is the same text that is interpreted.
     Json,
 }
 
@@ -190,7 +190,7 @@ impl Verifier for SchemeVerifier {
                 let tag = hex_header(headers, header, prefix)?;
                 let signed = match over {
                     Over::Body => Cow::Borrowed(&request.body[..]),
-                    Over::Json => signed_text(header, request.encoding, request.body)?,
+                    Over::Json => request.json(),
                 };
                 self.signed_by(header, &[&signed], &[tag])?
             }
@@ -249,15 +249,6 @@ impl SchemeVerifier {
     }
 }
 
-/// The JSON text that is signed, itself or alone in a form: nothing that the signature doesn't cover may come along.
-fn signed_text<'b>(header: &str, encoding: Encoding, body: &'b [u8]) -> Result<Cow<'b, [u8]>, Refusal> {
-    let wrong = |why: &str| Refusal::Unverified(format!("{header} is over the JSON text, and {why}"));
-    if encoding == Encoding::Form && body.contains(&b'&') {
-        return Err(wrong("the form has other fields besides"));
-    }
-    json_of(encoding, body).map_err(|_| wrong("the form has none"))
-}
-
 fn presented<'h>(headers: &'h HeaderMap, header: &HeaderName) -> Result<&'h [u8], Refusal> {
     only_value(headers, header.as_str())
         .map(HeaderValue::as_bytes)
@@ -301,11 +292,6 @@ pub(super) fn head<'a, T: Default + serde::Deserialize<'a>>(json: &'a [u8]) -> R
         }
         Err(error) => Err(malformed(error)),
     }
-}
-
-/// The JSON text of a verified body.
-pub(super) fn json(verified: &Verified) -> Result<Cow<'_, [u8]>, Refusal> {
-    json_of(verified.encoding(), verified.body()).map_err(|missing| Refusal::Malformed(missing.to_string()))
 }
 
 /// What a provider that signs, and knows no other way, refuses in a source's table.

@@ -19,12 +19,12 @@ use serde_json::json;
 use self::pointer::Pointer;
 use self::rules::Rules;
 use super::fields::{Loose, json_text};
-use super::scheme::{Scheme, SchemeSigner, SchemeVerifier, WEBHOOK_ID, cannot_invent, draft, json, label};
+use super::scheme::{Scheme, SchemeSigner, SchemeVerifier, WEBHOOK_ID, cannot_invent, draft, label};
 use super::{
     Description, Draft, EventRow, Interpreter, Invention, Meaning, Misshapen, Refusal, SettingsError, Verifier,
 };
 use crate::access::{Account, AccountKey, AccountKind, Change, Scope, ScopeKind, When};
-use crate::delivery::{Delivery, Named, Timestamp, Unverified, Verified};
+use crate::delivery::{Delivery, Encodings, Named, Timestamp, Unverified, Verified};
 
 const NAME: &str = "standard-webhooks";
 
@@ -33,6 +33,7 @@ pub(super) static DESCRIPTION: Description = Description {
     name: NAME,
     title: "Standard Webhooks",
     verification: "webhook-signature: HMAC-SHA256 of webhook-id, webhook-timestamp and the raw body",
+    encodings: Encodings::JsonOnly,
     default_host: None,
     client_type: |_| None,
     api: None,
@@ -74,7 +75,7 @@ impl Verifier for StandardVerifier {
     }
 
     fn name(&self, headers: &HeaderMap, verified: &Verified) -> Result<Named, Refusal> {
-        let json = json(verified)?;
+        let json = verified.json();
         let malformed = |what: &str| Refusal::Malformed(format!("the body {what}"));
         let text = std::str::from_utf8(&json).map_err(|_| malformed("isn't UTF-8"))?;
         let [event] = self
@@ -102,7 +103,7 @@ fn id(value: Loose<'_>, pointer: &Pointer) -> Result<String, Misshapen> {
 
 impl Interpreter for Standard {
     fn interpret(&self, delivery: &Delivery) -> Result<Meaning, Misshapen> {
-        let json = json_text(delivery)?;
+        let json = json_text(delivery, DESCRIPTION.encodings)?;
         let [event] = self.rules.event_alone().find(&json)?;
         let Some((rule, pointers)) = event.text().and_then(|event| self.rules.of(&event)) else {
             return Ok(Meaning::nothing("no rule of the source is about this event"));

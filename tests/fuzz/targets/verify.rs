@@ -29,8 +29,10 @@ static SIDES: LazyLock<Vec<(Source, Box<dyn Verifier>, Box<dyn Signer>)>> = Lazy
 
 fuzz_target!(|data: &[u8]| {
     let [choice, flags, rest @ ..] = data else { return };
-    let (_, verifier, signer) = &SIDES[usize::from(*choice) % SIDES.len()];
-    let encoding = if flags & 1 == 0 { Encoding::Json } else { Encoding::Form };
+    let (source, verifier, signer) = &SIDES[usize::from(*choice) % SIDES.len()];
+    let encodings = source.provider.encodings;
+    let form = flags & 1 != 0 && encodings.include(Encoding::Form);
+    let encoding = if form { Encoding::Form } else { Encoding::Json };
     let (head, body) = match rest.windows(2).position(|pair| pair == b"\n\n") {
         Some(at) => (&rest[..at], &rest[at + 2..]),
         None => (&[][..], rest),
@@ -39,7 +41,7 @@ fuzz_target!(|data: &[u8]| {
     let draft = Draft { id: "d-1".into(), event: "push".into(), encoding, json: body.to_vec() };
     let good = signer.sign(&draft, NOW).unwrap();
     let good_body = Bytes::from(good.body);
-    let request = Unverified { headers: &good.headers, encoding, body: &good_body };
+    let request = Unverified::new(&good.headers, &good_body, encodings);
     verifier.precheck(&good.headers).unwrap();
     let verified = verifier.verify(request, NOW).unwrap();
     let _ = verifier.name(&good.headers, &verified);
@@ -64,7 +66,7 @@ fuzz_target!(|data: &[u8]| {
     let body = Bytes::copy_from_slice(body);
     let made_up = verifier
         .precheck(&headers)
-        .and_then(|()| verifier.verify(Unverified { headers: &headers, encoding, body: &body }, NOW));
+        .and_then(|()| verifier.verify(Unverified::new(&headers, &body, encodings), NOW));
     match made_up {
         Ok(verified) => {
             let _ = verifier.name(&headers, &verified);

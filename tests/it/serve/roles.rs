@@ -48,7 +48,7 @@ async fn each_role_does_its_job_with_its_own_secrets_alone() {
     assert!(site.is_linked(Account(1)));
 
     let parts = |health: &Value| health["parts"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    assert_eq!(parts(&site.ask(&at, "/health").await.1), ["broker"]);
+    assert_eq!(parts(&site.ask(&at, "/health").await.1), ["broker", "source:acme-github"]);
     let health = site.ask_admin(&admin, "/health").await.1;
     assert_eq!(
         parts(&health),

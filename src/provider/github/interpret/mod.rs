@@ -18,7 +18,7 @@ use body::Body;
 pub(super) use payload::User;
 use payload::{Id, Owner, Team, text};
 
-use super::{NAME, is_cloud};
+use super::{DESCRIPTION, NAME, is_cloud};
 use crate::access::{
     AccessKind, Account, AccountKey, AccountKind, Change, Place, RootPattern, Scope, ScopeKind, place,
 };
@@ -105,8 +105,7 @@ fn unknown_action() -> Meaning {
 
 impl Interpreter for GitHubInterpreter {
     fn interpret(&self, delivery: &Delivery) -> Result<Meaning, Misshapen> {
-        let fault = |message: String| Misshapen { path: ".".to_owned(), message };
-        let json = delivery.json().map_err(|missing| fault(missing.to_string()))?;
+        let json = delivery.json(DESCRIPTION.encodings);
         let body = Body::read(&json)?;
         match delivery.event.event() {
             "organization" => self.organization(&body),
@@ -131,6 +130,10 @@ impl Interpreter for GitHubInterpreter {
             "team_add" => Ok(Meaning::nothing(team::INDIRECT)),
             "github_app_authorization" | "personal_access_token_request" => {
                 Ok(Meaning::nothing("it is about a token; the account's own access stays as it is"))
+            }
+            "ping" => {
+                body.is("ping", &["zen", "hook_id"], &["hook"])?;
+                Ok(Meaning::nothing("it is the greeting of a new webhook"))
             }
             "enterprise" => Ok(Meaning::nothing("it is about anonymous access, which no account has")),
             _ => Ok(Meaning::nothing("the event says nothing about access")),

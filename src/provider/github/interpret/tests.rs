@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::marks::{COMMON, MARKS};
 use super::*;
-use crate::delivery::{Encoding, SecretName, Timestamp};
+use crate::delivery::{SecretName, Timestamp};
 use crate::provider::github::events::EVENTS;
 
 const CLOUD: &str = "github.com";
@@ -47,13 +47,12 @@ fn source(host: &str, roots: &[&str], sightings: bool) -> GitHubInterpreter {
     GitHubInterpreter { host: host.to_owned(), roots, sightings }
 }
 
-fn delivery(event: &str, encoding: Encoding, body: Vec<u8>) -> Delivery {
+fn delivery(event: &str, body: Vec<u8>) -> Delivery {
     Delivery {
         source: "larkspur".parse().unwrap(),
         provider: NAME.to_owned(),
         id: "0b6f2f4e-3f4e-4c5d-9d3b-3f2d1c0b9a88".parse().unwrap(),
         event: event.parse().unwrap(),
-        encoding,
         received_at: Timestamp(0),
         secret: SecretName("env:S".into()),
         stamp: None,
@@ -63,7 +62,7 @@ fn delivery(event: &str, encoding: Encoding, body: Vec<u8>) -> Delivery {
 }
 
 fn interpret(source: &GitHubInterpreter, event: &str, body: &Value) -> Result<Meaning, Misshapen> {
-    source.interpret(&delivery(event, Encoding::Json, body.to_string().into_bytes()))
+    source.interpret(&delivery(event, body.to_string().into_bytes()))
 }
 
 /// The host on which the event exists.
@@ -73,7 +72,7 @@ fn host_of(event: &str) -> &'static str {
 
 fn meaning(fixture: &Fixture) -> Meaning {
     source(host_of(&fixture.event), &[], true)
-        .interpret(&delivery(&fixture.event, Encoding::Json, fixture.json.clone()))
+        .interpret(&delivery(&fixture.event, fixture.json.clone()))
         .unwrap_or_else(|misshapen| panic!("{}: {misshapen}", fixture.name))
 }
 
@@ -153,7 +152,7 @@ fn no_body_passes_for_another_event() {
         for fixture in &fixtures {
             let own = fixture.event.split('.').next().unwrap();
             for family in families.iter().filter(|family| **family != own) {
-                let answer = source.interpret(&delivery(family, Encoding::Json, fixture.json.clone()));
+                let answer = source.interpret(&delivery(family, fixture.json.clone()));
                 let changes = answer.map(|meaning| meaning.changes).unwrap_or_default();
                 assert!(changes.is_empty(), "{} passes for {family}: {changes:?}", fixture.name);
             }
@@ -373,9 +372,24 @@ fn forms_are_read_like_json() {
     let json = fixture("organization.member_added").to_string();
     let form = form_urlencoded::Serializer::new(String::new()).append_pair("payload", &json).finish();
     let source = source(CLOUD, &[], false);
-    let from_form = source.interpret(&delivery("organization", Encoding::Form, form.into_bytes())).unwrap();
+    let from_form = source.interpret(&delivery("organization", form.into_bytes())).unwrap();
     assert_eq!(summary(&from_form), "gained org");
-    assert!(source.interpret(&delivery("organization", Encoding::Form, b"x=1".to_vec())).is_err());
+    assert!(source.interpret(&delivery("organization", b"x=1".to_vec())).is_err());
+    let more =
+        form_urlencoded::Serializer::new(String::new()).append_pair("payload", &json).append_pair("a", "1").finish();
+    assert!(source.interpret(&delivery("organization", more.into_bytes())).is_err());
+}
+
+/// A push whose commit message holds a form in which there is another event.
+#[test]
+fn a_form_inside_a_signed_text_is_no_form() {
+    let source = source(CLOUD, &[], true);
+    let joined: String =
+        form_urlencoded::byte_serialize(fixture("organization.member_added").to_string().as_bytes()).collect();
+    let mut push = fixture("push");
+    push["head_commit"]["message"] = format!("x&payload={joined}&y=").into();
+    assert_eq!(summary(&interpret(&source, "push", &push).unwrap()), "seen repo");
+    assert!(interpret(&source, "organization.member_added", &push).is_err());
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
@@ -410,7 +424,7 @@ proptest! {
 
     #[test]
     fn any_bytes_give_an_answer(body in proptest::collection::vec(any::<u8>(), 0..200), form in any::<bool>()) {
-        let encoding = if form { Encoding::Form } else { Encoding::Json };
-        let _ = source(CLOUD, &[], true).interpret(&delivery("organization.deleted", encoding, body));
+        let body = if form { [b"payload=", body.as_slice()].concat() } else { body };
+        let _ = source(CLOUD, &[], true).interpret(&delivery("organization.deleted", body));
     }
 }
