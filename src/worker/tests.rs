@@ -1,14 +1,16 @@
 //! The worker on a real ledger, with a consumer that hands out what it is given.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use rstest::rstest;
 
+use super::recording::AGAIN;
 use super::*;
 use crate::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind};
-use crate::delivery::{Encoding, SecretName, SourceName, Timestamp};
+use crate::delivery::{Encoding, SecretName, SourceName};
 use crate::drata::{self, Client};
 use crate::ledger::database::Database::{self, PostgreSql, Sqlite};
 use crate::ledger::outcome::Outcome;

@@ -3,12 +3,14 @@
 mod drata;
 mod dry_run;
 mod ending;
+mod full_disk;
 mod limits;
 mod missing;
 mod outage;
 mod poison;
 mod postgresql;
 mod providers;
+mod refused_writes;
 mod roles;
 mod several;
 mod spool;
