@@ -81,11 +81,15 @@ impl Ledger {
         }
     }
 
-    /// What is wrong with it, if anything is: what began first.
+    /// All that is wrong with it, if anything is, in the order in which it began.
     #[must_use]
     pub fn trouble(&self) -> Option<Trouble> {
-        let troubles = self.health.0.lock().unwrap_or_else(PoisonError::into_inner);
-        troubles.values().min_by_key(|trouble| trouble.since).cloned()
+        let mut troubles: Vec<Trouble> =
+            self.health.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        troubles.sort_by_key(|trouble| trouble.since);
+        let since = troubles.first()?.since;
+        let reasons: Vec<String> = troubles.into_iter().map(|trouble| trouble.reason).collect();
+        Some(Trouble { since, reason: reasons.join("; ") })
     }
 }
 
@@ -106,11 +110,13 @@ mod tests {
         assert!(first.reason.starts_with("a worker's heartbeat can't be written: "), "{first:?}");
         ledger.watched(Activity::Tables, missing()).await.unwrap_err();
         ledger.watched(Activity::Heartbeat, full()).await.unwrap_err();
-        assert_eq!(ledger.trouble().unwrap(), first, "it goes on since it began");
+        let both = ledger.trouble().unwrap();
+        assert_eq!(both.since, first.since, "it goes on since it began");
+        assert!(both.reason.starts_with(&first.reason) && both.reason.contains("changes is missing"), "{both:?}");
         ledger.watched(Activity::Observing, async { Ok(()) }).await.unwrap();
         ledger.watched(Activity::Heartbeat, async { Ok(()) }).await.unwrap();
         let second = ledger.trouble().unwrap();
-        assert!(second.reason.contains("the table changes is missing"), "{second:?}");
+        assert!(second.reason.starts_with("not everything can be written: "), "{second:?}");
         ledger.watched(Activity::Tables, async { Ok(()) }).await.unwrap();
         assert_eq!(ledger.trouble(), None);
     }

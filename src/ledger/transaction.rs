@@ -120,3 +120,93 @@ impl Stale {
         !connection.is_in_transaction() && marked.is_none_or(|marked| age < marked.elapsed())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::trial::Trial;
+    use super::Database::{PostgreSql, Sqlite};
+    use super::*;
+
+    /// Whether the connection of the next transaction is the one that was marked: a temporary table is a connection's own.
+    async fn is_marked(ledger: &Ledger) -> bool {
+        let mut tx = ledger.begin().await.unwrap();
+        let found = sqlx::query("SELECT COUNT(*) FROM mark").fetch_one(&mut *tx).await;
+        let found = found.is_ok();
+        if found {
+            tx.rollback().await.unwrap();
+        }
+        found
+    }
+
+    async fn mark(ledger: &Ledger) {
+        let mut tx = ledger.begin().await.unwrap();
+        tx.run("CREATE TEMPORARY TABLE mark (id BIGINT)").await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_used_again_after_a_good_end_and_closed_after_any_other() {
+        let trial = Trial::open(Sqlite).await;
+        let ledger = &trial.ledger;
+        mark(ledger).await;
+        assert!(is_marked(ledger).await);
+        let mut failed = ledger.begin().await.unwrap();
+        sqlx::query("INSERT INTO nowhere VALUES (1)").execute(&mut *failed).await.unwrap_err();
+        drop(failed);
+        assert!(!is_marked(ledger).await);
+    }
+
+    #[tokio::test]
+    async fn a_session_whose_transaction_failed_ends() {
+        let trial = Trial::open(PostgreSql).await;
+        let mut failed = trial.ledger.begin().await.unwrap();
+        let session: i32 =
+            sqlx::query("SELECT pg_backend_pid()").fetch_one(&mut *failed).await.unwrap().try_get(0).unwrap();
+        sqlx::query("INSERT INTO nowhere VALUES (1)").execute(&mut *failed).await.unwrap_err();
+        drop(failed);
+        let gone = async {
+            let question = "SELECT pid FROM pg_stat_activity WHERE pid = $1";
+            while sqlx::query(question).bind(session).fetch_optional(&trial.ledger.read).await.unwrap().is_some() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), gone).await.expect("the session should have ended");
+    }
+
+    /// The depth that sqlx counts isn't SQLite's any more, as after a disk that was full.
+    #[tokio::test]
+    async fn a_transaction_that_sqlite_has_taken_back_by_itself_leaves_no_trace() {
+        let trial = Trial::open(Sqlite).await;
+        let mut tx = trial.ledger.begin().await.unwrap();
+        tx.run("ROLLBACK").await.unwrap();
+        tx.commit().await.unwrap_err();
+        let mut tx = trial.ledger.begin_reading().await.unwrap();
+        sqlx::raw_sql("ROLLBACK").execute(&mut *tx).await.unwrap();
+        drop(tx);
+        mark(&trial.ledger).await;
+        assert!(is_marked(&trial.ledger).await);
+        // As many as there are connections that read, and one more.
+        for _ in 0..5 {
+            let mut tx = trial.ledger.begin_reading().await.unwrap();
+            sqlx::query("SELECT COUNT(*) FROM deliveries").fetch_one(&mut *tx).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn where_nothing_may_be_written_nothing_begins_and_no_session_from_then_is_kept() {
+        let trial = Trial::open(PostgreSql).await;
+        let ledger = &trial.ledger;
+        // Two sessions, as they are on a server that is read-only.
+        let read_only = "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY";
+        let mut sessions = [ledger.write.acquire().await.unwrap(), ledger.write.acquire().await.unwrap()];
+        for session in &mut sessions {
+            sqlx::raw_sql(read_only).execute(&mut **session).await.unwrap();
+        }
+        for mut session in sessions {
+            session.return_to_pool().await;
+        }
+        let error = ledger.begin().await.unwrap_err();
+        assert!(matches!(error, LedgerError::ReadOnly { .. }) && error.is_transient(), "{error}");
+        ledger.begin().await.unwrap().commit().await.unwrap();
+    }
+}

@@ -158,6 +158,7 @@ impl Worker {
         token: &CancellationToken,
     ) -> Result<(bool, Vec<AckTag>), Ending> {
         let (mut due, mut tags) = (false, Vec::with_capacity(messages.len()));
+        let mut takes_others = false;
         for attempt in 0.. {
             let mut refused = Vec::new();
             for (record, tag) in messages {
@@ -171,14 +172,18 @@ impl Worker {
                 }
             }
             let Some((first, _, error)) = refused.first() else { break };
-            if !tags.is_empty() || self.takes_others(first, token).await? {
+            if takes_others {
                 for (record, _, error) in refused {
                     tracing::error!(%error, "a message can't be recorded in any way; it stays in the broker");
                     self.recording.leaves(name_of(&record), received_at(&record), &error);
                 }
                 break;
             }
-            self.recording.pause(&self.ledger, token, error, attempt).await?;
+            // What is refused although others are taken has one more try: the database may just have come back.
+            takes_others = self.takes_others(first, token).await?;
+            if !takes_others {
+                self.recording.pause(&self.ledger, token, error, attempt).await?;
+            }
             messages = refused.into_iter().map(|(record, tag, _)| (record, tag)).collect();
         }
         Ok((due, tags))

@@ -192,6 +192,29 @@ async fn a_batch_is_recorded_whole_or_not_at_all(#[values(Sqlite, PostgreSql)] o
     assert_eq!(site.count("deliveries").await, 0);
 }
 
+/// What is run again, or taken back, didn't happen.
+#[rstest]
+#[tokio::test]
+async fn outcomes_are_counted_when_they_are_committed(#[values(Sqlite, PostgreSql)] on: Database) {
+    let (recorder, read) = crate::telemetry::metrics::recorder().unwrap();
+    let _counted = metrics::set_default_local_recorder(&recorder);
+    let mut site = Site::open(on).await;
+    let mut entry = told("join", 1, gained("1", org()));
+    entry.delivery.stamp = Some(Stamp { run: site.run, sequence: 1 });
+    sqlx::query("ALTER TABLE stamps RENAME TO elsewhere").execute(&site.ledger.write).await.unwrap();
+    site.ledger.record(&[Record::Delivery(Box::new(entry.clone()))]).await.unwrap_err();
+    sqlx::query("ALTER TABLE elsewhere RENAME TO stamps").execute(&site.ledger.write).await.unwrap();
+    site.ledger.try_recording(Some(&entry.delivery)).await.unwrap();
+    assert!(!read.render().contains("rollcall_outcomes_total{"), "{}", read.render());
+    site.record([entry]).await;
+    site.reconcile(&[]).await;
+    for outcome in ["pending", "applied"] {
+        let line = format!("rollcall_outcomes_total{{outcome=\"{outcome}\"}} 1");
+        assert!(read.render().contains(&line), "{}", read.render());
+    }
+    assert_eq!(site.count("deliveries").await, 1, "what was tried is taken back");
+}
+
 #[rstest]
 #[tokio::test]
 async fn a_redelivery_has_a_waiting_account_looked_at_again(#[values(Sqlite, PostgreSql)] on: Database) {
