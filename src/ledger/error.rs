@@ -124,9 +124,10 @@ fn class(error: &sqlx::Error) -> Class {
             // SQLite's codes are numbers of at most four digits.
             if code.len() == 5 { postgresql(&code) } else { sqlite(&code, error.message()) }
         }
-        // The way to the database, TLS among it; a pool without a free connection; a connection in a state that nobody
-        // expects, which is closed.
+        // The way to the database, TLS among it, which may break in the middle of an answer; a pool without a free
+        // connection; a connection in a state that nobody expects, which is closed.
         sqlx::Error::Io(_)
+        | sqlx::Error::Protocol(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
@@ -207,16 +208,14 @@ mod tests {
     #[test]
     fn errors_without_a_code_are_known_by_their_kind() {
         let io = || sqlx::Error::Io(std::io::ErrorKind::BrokenPipe.into());
-        for error in [io(), sqlx::Error::Tls("no".into()), sqlx::Error::PoolTimedOut, sqlx::Error::WorkerCrashed] {
+        let cut = sqlx::Error::Protocol("unexpected response from SSLRequest: 0x00".into());
+        for error in [io(), cut, sqlx::Error::Tls("no".into()), sqlx::Error::PoolTimedOut, sqlx::Error::WorkerCrashed] {
             assert!(LedgerError::from(error).is_transient());
         }
         assert!(LedgerError::from(MigrateError::Execute(io())).is_transient());
-        for error in [
-            sqlx::Error::RowNotFound,
-            sqlx::Error::Decode("no".into()),
-            sqlx::Error::ColumnNotFound("no".into()),
-            sqlx::Error::Protocol("no".into()),
-        ] {
+        for error in
+            [sqlx::Error::RowNotFound, sqlx::Error::Decode("no".into()), sqlx::Error::ColumnNotFound("no".into())]
+        {
             let error = LedgerError::from(error);
             assert!(!error.is_transient() && !error.is_outage(), "{error}");
         }
