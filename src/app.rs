@@ -27,6 +27,7 @@ use crate::drata::{self, Client};
 use crate::ingress::admin::{self, Needed, Part};
 use crate::ingress::{self, Ingress, IngressSource};
 use crate::jobs::{self, Job, Jobs};
+use crate::ledger::health::Activity;
 use crate::ledger::{Ledger, LedgerError};
 use crate::people::People;
 use crate::people::file::PeopleError;
@@ -38,7 +39,7 @@ use crate::shutdown::{TaskFailure, TaskName, Tasks};
 use crate::sweep::Sweep;
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
-use crate::worker::{Reader, Worker, WorkerSource};
+use crate::worker::{Reader, Recording, Worker, WorkerSource};
 
 /// How long the worker and the reconciler may take to finish.
 const FINISH: Duration = Duration::from_secs(45);
@@ -374,6 +375,10 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
     let reconciler =
         Arc::new(Reconciler::new(role.ledger.clone(), role.client, people.clone(), policies, role.reconcile));
     let worker = Worker::new(role.ledger.clone(), reader(&role.sources)?, Arc::clone(&reconciler));
+    let recording = worker.recording();
+    let (ledger_part, reporting) = (observe::ledger_part(role.ledger.clone(), Timestamp::now()), back.token().clone());
+    let reported = Arc::clone(&recording);
+    back.essential("recording gauges", async move { reported.report(&reporting).await });
     let observed = Arc::new(Observed::new(Timestamp::now()));
     let observer = Observer::new(
         role.ledger.clone(),
@@ -388,9 +393,9 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
     match role.unprepared {
         None => ready.cancel(),
         Some(preparation) => {
-            let observed = Arc::clone(&observed);
-            observed.ledger_failed(&preparation.failed, Timestamp::now());
-            let preparing = prepare_at_last(role.ledger.clone(), preparation, observed, ready.clone());
+            role.ledger.note(Activity::Preparing, Some(&preparation.failed));
+            recording.paused(&preparation.failed);
+            let preparing = prepare_at_last(role.ledger.clone(), preparation, Arc::clone(&recording), ready.clone());
             back.essential_once("ledger preparation", back.token().clone().run_until_cancelled_owned(preparing));
         }
     }
@@ -435,7 +440,8 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
     let needed = if alone { Needed::Yes } else { Needed::No };
     let progress = Arc::clone(&reconciler);
     let mut parts = vec![
-        Part { name: observe::LEDGER.into(), health: observed.clone().part(observe::LEDGER), needed },
+        Part { name: observe::LEDGER.into(), health: ledger_part, needed },
+        Part { name: observe::RECORDING.into(), health: Arc::new(move || recording.health()), needed },
         Part { name: observe::BALANCE.into(), health: observed.clone().part(observe::BALANCE), needed: Needed::No },
         Part { name: observe::DRIFT.into(), health: observed.clone().part(observe::DRIFT), needed: Needed::No },
         Part { name: RECONCILE.into(), health: Arc::new(move || progress.progress()), needed: Needed::No },
@@ -480,11 +486,17 @@ impl When<'_> {
 }
 
 /// Prepares a ledger that couldn't be yet, however long it takes, and says how it stands meanwhile.
-async fn prepare_at_last(ledger: Ledger, preparation: Preparation, observed: Arc<Observed>, ready: CancellationToken) {
+async fn prepare_at_last(
+    ledger: Ledger,
+    preparation: Preparation,
+    recording: Arc<Recording>,
+    ready: CancellationToken,
+) {
     let mut failed = preparation.failed;
     for failures in 0.. {
         tracing::warn!(error = %failed, "nothing is recorded before the ledger is there; trying again");
-        observed.ledger_failed(&failed, Timestamp::now());
+        ledger.note(Activity::Preparing, Some(&failed));
+        recording.paused(&failed);
         tokio::time::sleep(LEDGER_AGAIN.pause(failures, fastrand::f64())).await;
         match prepare(&ledger, preparation.migrate, preparation.dry_run).await {
             Ok(()) => break,
@@ -492,7 +504,8 @@ async fn prepare_at_last(ledger: Ledger, preparation: Preparation, observed: Arc
         }
     }
     tracing::info!("the ledger is there");
-    observed.ledger_recovered();
+    ledger.note(Activity::Preparing, None);
+    recording.resume();
     ready.cancel();
 }
 

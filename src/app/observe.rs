@@ -12,6 +12,7 @@ use crate::delivery::{SourceName, Timestamp};
 use crate::ingress::admin::HealthOf;
 use crate::jobs::FAILED;
 use crate::ledger::balance::Gap;
+use crate::ledger::health::{Activity, Trouble};
 use crate::ledger::outcome::Outcome;
 use crate::ledger::recoveries::Irrecoverable;
 use crate::ledger::{Ledger, LedgerError};
@@ -22,8 +23,9 @@ use crate::telemetry::metrics as names;
 const EVERY: Duration = Duration::from_secs(5);
 /// For how long health tells of what can't be recovered any more.
 const LATELY: Duration = Duration::from_hours(7 * 24);
-/// The names of three parts.
+/// The names of parts.
 pub(super) const LEDGER: &str = "ledger";
+pub(super) const RECORDING: &str = "recording";
 pub(super) const BALANCE: &str = "balance";
 pub(super) const DRIFT: &str = "drift";
 
@@ -47,19 +49,17 @@ impl Observed {
         })
     }
 
-    pub(super) fn ledger_failed(&self, error: &LedgerError, now: Timestamp) {
-        let mut unwell = self.unwell.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = unwell.get(LEDGER).map_or(now, |known| known.since);
-        unwell.insert(LEDGER.to_owned(), Health { state: State::Down, reason: Some(error.to_string()), since });
-    }
-
-    pub(super) fn ledger_recovered(&self) {
-        self.unwell.lock().unwrap_or_else(PoisonError::into_inner).remove(LEDGER);
-    }
-
     fn set(&self, unwell: BTreeMap<String, Health>) {
         *self.unwell.lock().unwrap_or_else(PoisonError::into_inner) = unwell;
     }
+}
+
+/// How the ledger is for those who write to it and read it.
+pub(super) fn ledger_part(ledger: Ledger, began: Timestamp) -> HealthOf {
+    Arc::new(move || match ledger.trouble() {
+        Some(Trouble { since, reason }) => Health { state: State::Down, reason: Some(reason), since },
+        None => Health { state: State::Ok, reason: None, since: began },
+    })
 }
 
 /// Reads the ledger every few seconds.
@@ -105,9 +105,10 @@ impl Observer {
         let mut tick = tokio::time::interval(EVERY.min(self.missing_after));
         while token.run_until_cancelled(tick.tick()).await.is_some() {
             let ledger = self.ledger.clone();
-            match ledger.in_time(self.once()).await {
-                Ok(unwell) => self.observed.set(unwell),
-                Err(error) => self.observed.ledger_failed(&error, Timestamp::now()),
+            // What fails is kept by the ledger itself; the other parts stay as they were last seen.
+            let _ = ledger.watched(Activity::Tables, ledger.check_tables()).await;
+            if let Ok(unwell) = ledger.watched(Activity::Observing, self.once()).await {
+                self.observed.set(unwell);
             }
         }
     }

@@ -5,7 +5,7 @@ use sqlx::{AnyConnection, Row};
 
 use super::actions::{self, NewAction};
 use super::database::lock_recording;
-use super::outcome::Outcome;
+use super::outcome::{Counts, Outcome};
 use super::record::{Entry, Recorder};
 use super::show::{AccountLabel, account_label};
 use super::view::{RootsOf, connection_roots, grants};
@@ -41,7 +41,8 @@ impl Ledger {
 
     async fn concerned_once(&self, row: i64, entry: &Entry, roots: RootsOf<'_>) -> Result<Vec<Concerned>, LedgerError> {
         let mut tx = self.begin().await?;
-        record(&mut tx, entry).await?;
+        // Nothing has become of it.
+        let _ = record(&mut tx, entry).await?;
         let rows = sqlx::query(
             "SELECT accounts.id, accounts.provider, accounts.host, accounts.stable, accounts.login, \
              statuses.connection, statuses.actual FROM effects JOIN accounts ON accounts.id = effects.account \
@@ -85,21 +86,24 @@ impl Ledger {
             .await?
             .try_get(0)?;
         if outcome != Outcome::Held.as_str() {
+            tx.rollback().await?;
             return Ok(false);
         }
-        record(&mut tx, entry).await?;
+        let counts = record(&mut tx, entry).await?;
         let action =
             NewAction { operator, action: "approve", account: None, delivery: Some(row), detail: Some(detail) };
         actions::note(&mut tx, action).await?;
         tx.commit().await?;
+        counts.publish();
         Ok(true)
     }
 }
 
-async fn record(tx: &mut AnyConnection, entry: &Entry) -> Result<(), LedgerError> {
+async fn record(tx: &mut AnyConnection, entry: &Entry) -> Result<Counts, LedgerError> {
     lock_recording(&mut *tx).await?;
     let now = now(&mut *tx).await?;
     let approved = Entry { approved: true, ..entry.clone() };
-    Recorder { tx, now }.delivery(&approved, false).await?;
-    Ok(())
+    let mut counts = Counts::default();
+    Recorder { tx, counts: &mut counts, now }.delivery(&approved, false).await?;
+    Ok(counts)
 }

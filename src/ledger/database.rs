@@ -15,7 +15,9 @@ use sqlx::migrate::{Migrate, MigrateError};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection};
 use url::Url;
 
+use super::health::Troubles;
 use super::step::Waiting;
+use super::transaction::Stale;
 use super::{FILE, Ledger, LedgerError};
 
 static SQLITE: Migrator = sqlx::migrate!("src/ledger/migrations/sqlite");
@@ -44,14 +46,6 @@ impl Database {
         match self {
             Self::Sqlite => "SQLite",
             Self::PostgreSql => "PostgreSQL",
-        }
-    }
-
-    /// How a writing transaction begins. SQLite takes its write lock at once, so that two never deadlock half-way.
-    pub(super) const fn begin(self) -> &'static str {
-        match self {
-            Self::Sqlite => "BEGIN IMMEDIATE",
-            Self::PostgreSql => "BEGIN",
         }
     }
 
@@ -91,9 +85,11 @@ impl Ledger {
             .map_err(|()| LedgerError::Unreadable("a path".to_owned()))?;
         let url = format!("sqlite://{}?mode=rwc", url.path());
         // FULL: a commit is on the disk before it is acked, also when the power fails.
+        let stale = Stale::default();
         let pool = |connections| {
             pool(
                 connections,
+                &stale,
                 [
                     "PRAGMA busy_timeout = 10000",
                     "PRAGMA journal_mode = WAL",
@@ -106,11 +102,22 @@ impl Ledger {
                 ]
                 .map(str::to_owned),
             )
+            // A connection to a file doesn't break while nobody uses it, and doesn't age.
+            .test_before_acquire(false)
+            .idle_timeout(None)
+            .max_lifetime(None)
         };
-        // A connection to a file doesn't break while nobody uses it.
-        let write = pool(1).test_before_acquire(false).connect(&url).await?;
-        let read = pool(4).test_before_acquire(false).connect(&url).await?;
-        Ok(Self { database: Database::Sqlite, write, read, waiting: Waiting::default(), server: None })
+        let write = pool(1).connect(&url).await?;
+        let read = pool(4).connect(&url).await?;
+        Ok(Self {
+            database: Database::Sqlite,
+            write,
+            read,
+            waiting: Waiting::default(),
+            stale,
+            health: Troubles::default(),
+            server: None,
+        })
     }
 
     /// The PostgreSQL ledger at an address, whether or not anybody answers there: it is connected to when it is first
@@ -131,13 +138,17 @@ impl Ledger {
             format!("SET statement_timeout = {}", timeout.as_millis().max(1)),
         ];
         // What is wrong with it may quote the address, password and all.
-        let pool = pool(CONNECTIONS, settings).connect_lazy(url.expose_secret()).map_err(|_| LedgerError::Address)?;
+        let stale = Stale::default();
+        let pool =
+            pool(CONNECTIONS, &stale, settings).connect_lazy(url.expose_secret()).map_err(|_| LedgerError::Address)?;
         let server = Server { url: url.clone(), place: place(&parsed), patience: timeout * 3 };
         Ok(Self {
             database: Database::PostgreSql,
             read: pool.clone(),
             write: pool,
             waiting: Waiting::default(),
+            stale,
+            health: Troubles::default(),
             server: Some(Arc::new(server)),
         })
     }
@@ -195,15 +206,24 @@ impl Ledger {
 pub(super) struct Server {
     url: SecretString,
     /// Host, port and database.
-    place: String,
+    pub(super) place: String,
     /// How long a call may take, with all its statements.
     patience: Duration,
 }
 
-fn pool(connections: u32, settings: impl IntoIterator<Item = String>) -> AnyPoolOptions {
+/// Connections are opened when they are needed: a pool that keeps some in reserve would try for minutes on end to open one
+/// in the place of those that were closed, and keep it from whoever needs it then.
+fn pool(connections: u32, stale: &Stale, settings: impl IntoIterator<Item = String>) -> AnyPoolOptions {
     let settings: Arc<[String]> = settings.into_iter().collect();
-    AnyPoolOptions::new().max_connections(connections).min_connections(1).acquire_timeout(ACQUIRE).after_connect(
-        move |connection, _| {
+    let stale = stale.clone();
+    AnyPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE)
+        .before_acquire(move |connection, about| {
+            let may_use = stale.may_use(connection, about.age);
+            Box::pin(async move { Ok(may_use) })
+        })
+        .after_connect(move |connection, _| {
             let settings = Arc::clone(&settings);
             Box::pin(async move {
                 for setting in settings.iter() {
@@ -212,8 +232,7 @@ fn pool(connections: u32, settings: impl IntoIterator<Item = String>) -> AnyPool
                 }
                 Ok(())
             })
-        },
-    )
+        })
 }
 
 /// Host, port and database of an address, and nothing else of it.

@@ -41,7 +41,7 @@ impl Recorder<'_> {
         .fetch_all(&mut *self.tx)
         .await?;
         for row in rows {
-            outcome::recompute(self.tx, row.try_get(0)?, self.now).await?;
+            outcome::recompute(self.tx, self.counts, row.try_get(0)?, self.now).await?;
         }
         Ok(())
     }
@@ -70,6 +70,6 @@ impl Recorder<'_> {
         .bind(status)
         .execute(&mut *self.tx)
         .await?;
-        outcome::recompute(self.tx, row, self.now).await
+        outcome::recompute(self.tx, self.counts, row, self.now).await
     }
 }

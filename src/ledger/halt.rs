@@ -11,7 +11,7 @@ use std::time::Duration;
 use sqlx::{AnyConnection, Row};
 
 use super::database::lock_account_of;
-use super::outcome::{self, Outcome};
+use super::outcome::{self, Counts, Outcome};
 use super::work::Lease;
 use super::{Ledger, LedgerError, now, unless_in_conflict};
 use crate::backoff::spread;
@@ -172,7 +172,10 @@ impl Ledger {
             .bind(&lease.owner)
             .fetch_optional(&mut *tx)
             .await?;
-        let Some(ended) = ended else { return Ok(None) };
+        let Some(ended) = ended else {
+            tx.rollback().await?;
+            return Ok(None);
+        };
         let since: i64 = ended.try_get(0)?;
         let refused = sqlx::query(
             "SELECT id FROM statuses WHERE refused_in = $1 AND refusals >= 2 AND state = 'pending' AND id <> $2 ORDER BY id",
@@ -182,10 +185,12 @@ impl Ledger {
         .fetch_all(&mut *tx)
         .await?;
         let mut parked = 0;
+        let mut counts = Counts::default();
         for row in refused {
-            parked += park(&mut tx, row.try_get(0)?, now).await?;
+            parked += park(&mut tx, &mut counts, row.try_get(0)?, now).await?;
         }
         tx.commit().await?;
+        counts.publish();
         Ok(Some(parked))
     }
 }
@@ -258,7 +263,7 @@ pub(super) async fn release(tx: &mut AnyConnection, owner: &str, next: Timestamp
 }
 
 /// Parks an account that is refused while others aren't. Its reason says what was answered.
-async fn park(tx: &mut AnyConnection, status: i64, now: Timestamp) -> Result<u64, LedgerError> {
+async fn park(tx: &mut AnyConnection, counts: &mut Counts, status: i64, now: Timestamp) -> Result<u64, LedgerError> {
     lock_account_of(tx, status).await?;
     let parked = sqlx::query(
         "UPDATE statuses SET state = 'parked', due_at = NULL, version = version + 1, owed_since = NULL, losing = 0, waiting_since = NULL, \
@@ -280,7 +285,7 @@ async fn park(tx: &mut AnyConnection, status: i64, now: Timestamp) -> Result<u64
     .fetch_all(&mut *tx)
     .await?;
     for row in rows {
-        outcome::recompute(&mut *tx, row.try_get(0)?, now).await?;
+        outcome::recompute(&mut *tx, counts, row.try_get(0)?, now).await?;
     }
     Ok(1)
 }

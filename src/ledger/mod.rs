@@ -27,7 +27,9 @@
 //! * [`learned`]: what was learned once and is then kept to;
 //! * [`people`]: whose accounts are, as operators say it;
 //! * [`outcome`]: what became of a delivery;
-//! * [`show`]: what people look at.
+//! * [`show`]: what people look at;
+//! * [`error`], [`health`], [`tables`]: what can go wrong, for whom it does, and whether the tables may be written;
+//! * [`transaction`]: where transactions begin and end.
 //!
 //! These rules hold everywhere. Times of leases and schedules are the database's own (`clock`). A transaction that changes
 //! what an account's status should be locks the account's row before its statuses, effects and deliveries, and bumps the
@@ -39,8 +41,10 @@ pub mod approve;
 pub mod balance;
 pub mod begun;
 pub mod database;
+mod error;
 mod grants;
 pub mod halt;
+pub mod health;
 pub mod jobs;
 pub mod kept;
 mod labels;
@@ -56,6 +60,8 @@ pub mod secrets;
 pub mod show;
 mod step;
 pub mod sweep;
+mod tables;
+mod transaction;
 pub mod unreadable;
 pub mod view;
 mod whole;
@@ -69,95 +75,9 @@ use std::time::Duration;
 use sqlx::{AnyConnection, AnyPool, Row};
 
 use self::database::{Database, Server};
+pub use self::error::LedgerError;
+use self::transaction::Stale;
 use crate::delivery::Timestamp;
-
-/// The ledger can't do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    /// The database failed.
-    #[error("the ledger's database: {0}")]
-    Database(#[from] sqlx::Error),
-    /// The tables can't be brought up to date.
-    #[error("the ledger's migrations: {0}")]
-    Migration(#[from] sqlx::migrate::MigrateError),
-    /// A row holds what this version can't read.
-    #[error("the ledger holds {0} that this version can't read")]
-    Unreadable(String),
-    /// PostgreSQL's address can't be used; says nothing of its content.
-    #[error("ledger.url isn't a PostgreSQL address; write postgres://user:password@host:5432/database")]
-    Address,
-    /// PostgreSQL can't be reached.
-    #[error("can't reach PostgreSQL at {place} (ledger.url): {why}")]
-    Unreachable {
-        /// Host, port and database.
-        place: String,
-        /// Why.
-        why: sqlx::Error,
-    },
-    /// No answer came in time: the database, or the way to it, has gone silent.
-    #[error("the ledger's database didn't answer within {} seconds", .after.as_secs_f64())]
-    Silent {
-        /// How long it was waited for.
-        after: Duration,
-    },
-    /// A commit that several shared failed for one of the others.
-    #[error("the ledger's database failed in a commit that was shared with others")]
-    Together,
-    /// The tables aren't up to date, and this process isn't to change them.
-    #[error(
-        "the ledger's tables aren't up to date ({pending} migrations are pending), and ledger.migrate is false; \
-         run `rollcall migrate` as their owner"
-    )]
-    Pending {
-        /// How many migrations are pending.
-        pending: usize,
-    },
-}
-
-impl LedgerError {
-    /// Whether another transaction got in the way of this one, so that the same call is likely to succeed at once:
-    /// PostgreSQL's [serialization failure and deadlock](https://www.postgresql.org/docs/current/errcodes-appendix.html).
-    fn is_conflict(&self) -> bool {
-        let Self::Database(sqlx::Error::Database(error)) = self else { return false };
-        matches!(error.code().as_deref(), Some("40001" | "40P01"))
-    }
-
-    /// Whether the same call may succeed later. Not if the database refuses the very data: then waiting is in vain, and
-    /// whoever waits would keep everything else waiting too.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Database(sqlx::Error::Database(error)) => !error.code().is_some_and(|code| is_about_data(&code)),
-            Self::Database(error) => !matches!(
-                error,
-                sqlx::Error::ColumnDecode { .. }
-                    | sqlx::Error::ColumnNotFound(_)
-                    | sqlx::Error::Decode(_)
-                    | sqlx::Error::Encode(_)
-                    | sqlx::Error::Configuration(_)
-            ),
-            // PostgreSQL is there, and doesn't let this user or into this database: that doesn't mend itself.
-            Self::Unreachable { why: sqlx::Error::Database(error), .. } => {
-                !error.code().is_some_and(|code| code.starts_with("28") || code == "3D000")
-            }
-            Self::Unreachable { why, .. } => !matches!(why, sqlx::Error::Configuration(_) | sqlx::Error::Tls(_)),
-            Self::Silent { .. } | Self::Together => true,
-            Self::Migration(_) | Self::Unreadable(_) | Self::Address | Self::Pending { .. } => false,
-        }
-    }
-}
-
-/// Whether an error's code says that the database can't take these values, whenever they come: PostgreSQL's
-/// [classes](https://www.postgresql.org/docs/current/errcodes-appendix.html) 22 (a null character in a text, a number out
-/// of range), 23 (a constraint) and 54 (too long for an index), or SQLite's
-/// [result codes](https://www.sqlite.org/rescode.html) `TOOBIG`, `CONSTRAINT` and `MISMATCH`.
-fn is_about_data(code: &str) -> bool {
-    if code.len() == 5 {
-        return matches!(code.get(..2), Some("22" | "23" | "54"));
-    }
-    // The lowest byte of an extended code is the primary one.
-    code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 18..=20))
-}
 
 /// How long closing may take.
 const CLOSE: Duration = Duration::from_secs(5);
@@ -175,6 +95,8 @@ pub struct Ledger {
     /// Where PostgreSQL is, if that is the database.
     server: Option<Arc<Server>>,
     waiting: step::Waiting,
+    stale: Stale,
+    health: health::Troubles,
 }
 
 impl Ledger {
@@ -204,22 +126,17 @@ impl Ledger {
         self.database
     }
 
+    /// Host, port and database of PostgreSQL, if that is the database.
+    fn place(&self) -> String {
+        self.server.as_ref().map(|server| server.place.clone()).unwrap_or_default()
+    }
+
     /// The database's clock.
     ///
     /// # Errors
     /// If the database fails.
     pub async fn now(&self) -> Result<Timestamp, LedgerError> {
         now(&mut *self.read.acquire().await?).await
-    }
-
-    /// Begins a writing transaction.
-    async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Any>, LedgerError> {
-        Ok(self.write.begin_with(self.database.begin()).await?)
-    }
-
-    /// Begins a transaction that only reads, and sees one state of the ledger throughout.
-    async fn begin_reading(&self) -> Result<sqlx::Transaction<'static, sqlx::Any>, LedgerError> {
-        Ok(self.read.begin_with(self.database.begin_reading()).await?)
     }
 
     /// Closes all connections, within a few seconds: one whose other end has vanished can't be closed in good order.

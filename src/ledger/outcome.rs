@@ -9,6 +9,7 @@ use sqlx::{AnyConnection, Row};
 use super::LedgerError;
 use super::database::lock_delivery;
 use crate::delivery::{InvalidName, Timestamp};
+use crate::telemetry::metrics as names;
 
 /// What a delivery did to an account, and what became of the delivery: its outcome is the first of these, in this
 /// order, that any of its effects has.
@@ -99,8 +100,27 @@ impl FromStr for Outcome {
     }
 }
 
+/// What became of deliveries in a transaction, to be counted when it is committed: it may be run again, or taken back.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub(super) struct Counts(Vec<Outcome>);
+
+impl Counts {
+    /// Counts them.
+    pub(super) fn publish(self) {
+        for outcome in self.0 {
+            metrics::counter!(names::OUTCOMES, "outcome" => outcome.as_str()).increment(1);
+        }
+    }
+}
+
 /// Sets the outcome of a delivery anew from its effects, and keeps the old one in its history.
-pub(super) async fn recompute(tx: &mut AnyConnection, row: i64, now: Timestamp) -> Result<(), LedgerError> {
+pub(super) async fn recompute(
+    tx: &mut AnyConnection,
+    counts: &mut Counts,
+    row: i64,
+    now: Timestamp,
+) -> Result<(), LedgerError> {
     lock_delivery(&mut *tx, row).await?;
     let effects = sqlx::query("SELECT effect, reason FROM effects WHERE row = $1 ORDER BY account")
         .bind(row)
@@ -114,7 +134,7 @@ pub(super) async fn recompute(tx: &mut AnyConnection, row: i64, now: Timestamp) 
         }
     }
     match best {
-        Some((outcome, reason)) => set(tx, row, outcome, reason.as_deref(), now).await,
+        Some((outcome, reason)) => set(tx, counts, row, outcome, reason.as_deref(), now).await,
         None => Ok(()),
     }
 }
@@ -122,6 +142,7 @@ pub(super) async fn recompute(tx: &mut AnyConnection, row: i64, now: Timestamp) 
 /// Sets the outcome of a delivery, and keeps it in the history if it is news.
 pub(super) async fn set(
     tx: &mut AnyConnection,
+    counts: &mut Counts,
     row: i64,
     outcome: Outcome,
     reason: Option<&str>,
@@ -138,7 +159,7 @@ pub(super) async fn set(
     .await?
     .rows_affected();
     if changed > 0 {
-        note(tx, row, outcome, reason, now).await?;
+        note(tx, counts, row, outcome, reason, now).await?;
     }
     Ok(())
 }
@@ -146,12 +167,13 @@ pub(super) async fn set(
 /// Adds a line to a delivery's history.
 pub(super) async fn note(
     tx: &mut AnyConnection,
+    counts: &mut Counts,
     row: i64,
     outcome: Outcome,
     reason: Option<&str>,
     now: Timestamp,
 ) -> Result<(), LedgerError> {
-    metrics::counter!("rollcall_outcomes_total", "outcome" => outcome.as_str()).increment(1);
+    counts.0.push(outcome);
     sqlx::query("INSERT INTO outcomes (delivery, at, outcome, reason) VALUES ($1, $2, $3, $4)")
         .bind(row)
         .bind(now.micros())

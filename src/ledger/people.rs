@@ -150,6 +150,7 @@ impl Ledger {
             }
         }
         if !unheard.is_empty() {
+            tx.rollback().await?;
             return Ok(Err(unheard));
         }
         // Accounts are locked in order, so that nobody waits for another in a ring.
@@ -160,7 +161,9 @@ impl Ledger {
         for n in order {
             heard[n] = Some(hear(&mut tx, &meant[n], operator, taking, now).await?);
         }
-        if taking != Taking::Rehearsed {
+        if taking == Taking::Rehearsed {
+            tx.rollback().await?;
+        } else {
             tx.commit().await?;
         }
         Ok(Ok(heard.into_iter().flatten().collect()))

@@ -6,12 +6,13 @@
 
 use sha2::{Digest, Sha256};
 use sqlx::{AnyConnection, Row};
+use uuid::Uuid;
 
 use super::balance::{self, Tally};
 use super::database::{lock_account, lock_recording};
-use super::outcome::{self, Outcome};
+use super::outcome::{self, Counts, Outcome};
 use super::secrets::{self, Uses};
-use super::{Ledger, LedgerError, now, replays, unless_in_conflict, unreadable};
+use super::{Ledger, LedgerError, now, parsed, replays, unless_in_conflict, unreadable};
 use crate::access::{AccessKind, Change, Turn, When};
 use crate::delivery::{Checkpoint, Delivery, Timestamp, event_time};
 use crate::target::ConnectionRef;
@@ -115,12 +116,41 @@ impl Ledger {
         unless_in_conflict(|| self.record_once(batch)).await
     }
 
+    /// Looks whether a delivery that says nothing could be recorded, as a parked one and as a message that can't be read:
+    /// it is, and is taken back.
+    ///
+    /// # Errors
+    /// If it couldn't.
+    pub async fn try_recording(&self, like: Option<&Delivery>) -> Result<(), LedgerError> {
+        let mut tx = self.begin().await?;
+        lock_recording(&mut tx).await?;
+        let now = now(&mut tx).await?;
+        let why = "whether anything can be recorded is tried".to_owned();
+        unreadable::keep(&mut tx, None, &why, &bytes::Bytes::new(), now).await?;
+        if let Some(like) = like {
+            let id = Uuid::now_v7().to_string();
+            let delivery = Delivery {
+                id: parsed("delivery ID", &id)?,
+                received_at: now,
+                stamp: None,
+                replay: None,
+                body: id.into_bytes().into(),
+                ..like.clone()
+            };
+            let entry = Entry { delivery, reading: Reading::Parked(why), approved: false };
+            let mut counts = Counts::default();
+            Recorder { tx: &mut tx, counts: &mut counts, now }.delivery(&entry, false).await?;
+        }
+        tx.rollback().await
+    }
+
     async fn record_once(&self, batch: &[Record]) -> Result<bool, LedgerError> {
         let mut tx = self.begin().await?;
         lock_recording(&mut tx).await?;
         let now = now(&mut tx).await?;
         let mut tally = Tally::default();
         let mut uses = Uses::default();
+        let mut counts = Counts::default();
         let mut due = false;
         for record in batch {
             match record {
@@ -132,7 +162,7 @@ impl Ledger {
                     if accepted {
                         uses.accepted(&entry.delivery);
                     }
-                    due |= Recorder { tx: &mut tx, now }.delivery(entry, accepted).await?;
+                    due |= Recorder { tx: &mut tx, counts: &mut counts, now }.delivery(entry, accepted).await?;
                 }
                 Record::Checkpoint(checkpoint) => {
                     tally.checkpoint(&mut tx, checkpoint, now).await?;
@@ -146,6 +176,7 @@ impl Ledger {
         balance::store(&mut tx, tally, now).await?;
         uses.store(&mut tx).await?;
         tx.commit().await?;
+        counts.publish();
         Ok(due)
     }
 }
@@ -167,6 +198,7 @@ const INSERT: &str = "INSERT INTO deliveries (source, provider, delivery, digest
 /// A recording transaction under way.
 pub(super) struct Recorder<'a> {
     pub(super) tx: &'a mut AnyConnection,
+    pub(super) counts: &'a mut Counts,
     pub(super) now: Timestamp,
 }
 
@@ -199,7 +231,7 @@ impl Recorder<'_> {
             .await?;
         if let Some(row) = inserted {
             let row = row.try_get(0)?;
-            outcome::note(self.tx, row, first, reason.map(String::as_str), self.now).await?;
+            outcome::note(self.tx, self.counts, row, first, reason.map(String::as_str), self.now).await?;
             self.replayed(row, delivery).await?;
             return self.read(row, delivery.received_at, entry).await;
         }
@@ -326,17 +358,17 @@ impl Recorder<'_> {
     async fn read(&mut self, row: i64, received_at: Timestamp, entry: &Entry) -> Result<bool, LedgerError> {
         let (changes, note) = match &entry.reading {
             Reading::Parked(why) => {
-                outcome::set(self.tx, row, Outcome::Parked, Some(why), self.now).await?;
+                outcome::set(self.tx, self.counts, row, Outcome::Parked, Some(why), self.now).await?;
                 return Ok(false);
             }
             Reading::Ignored(why) => {
-                outcome::set(self.tx, row, Outcome::Ignored, Some(why), self.now).await?;
+                outcome::set(self.tx, self.counts, row, Outcome::Ignored, Some(why), self.now).await?;
                 return Ok(false);
             }
             Reading::Told { changes, note, .. } => (changes, note),
         };
         if let Some(reason) = self.takes_too_many(row, entry, changes).await? {
-            outcome::set(self.tx, row, Outcome::Held, Some(&reason), self.now).await?;
+            outcome::set(self.tx, self.counts, row, Outcome::Held, Some(&reason), self.now).await?;
             return Ok(false);
         }
         let mut due = false;
@@ -354,7 +386,7 @@ impl Recorder<'_> {
             };
             match self.change(&told).await? {
                 Recorded::Held(reason) => {
-                    outcome::set(self.tx, row, Outcome::Held, Some(&reason), self.now).await?;
+                    outcome::set(self.tx, self.counts, row, Outcome::Held, Some(&reason), self.now).await?;
                     return Ok(due);
                 }
                 Recorded::Effects { count, due: now_due } => {
@@ -364,9 +396,9 @@ impl Recorder<'_> {
             }
         }
         if effects > 0 {
-            outcome::recompute(self.tx, row, self.now).await?;
+            outcome::recompute(self.tx, self.counts, row, self.now).await?;
         } else {
-            outcome::set(self.tx, row, Outcome::Unchanged, note.as_deref(), self.now).await?;
+            outcome::set(self.tx, self.counts, row, Outcome::Unchanged, note.as_deref(), self.now).await?;
         }
         Ok(due)
     }

@@ -7,11 +7,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sqlx::{AnyConnection, Connection, Row};
+use sqlx::{AnyConnection, Row};
 use tokio::sync::oneshot;
 
 use super::database::{Database, lock_account_of};
-use super::outcome::{self, Outcome};
+use super::outcome::{self, Counts, Outcome};
 use super::work::{Attempt, Held, Lease, Settled, Settlement, text_of};
 use super::{Ledger, LedgerError, now, unless_in_conflict};
 use crate::delivery::Timestamp;
@@ -73,34 +73,41 @@ impl Ledger {
 
     async fn alone(&self, step: &Step) -> Result<Held, LedgerError> {
         let mut tx = self.begin().await?;
-        let held = step.write(&mut tx).await?;
+        let (held, counts) = step.write(&mut tx).await?;
         tx.commit().await?;
+        counts.publish();
         Ok(held)
     }
 
     async fn together(&self, step: Step) -> Result<Held, LedgerError> {
         let (answer, mut answered) = oneshot::channel();
         self.waiting.push(Queued { step, answer });
-        let mut tx = tokio::select! {
+        // Only the wait for the connection is given up on: what has begun on it isn't broken off.
+        let connection = tokio::select! {
             biased;
             held = &mut answered => return held.unwrap_or(Err(LedgerError::Together)),
-            tx = self.begin() => tx?,
+            connection = self.write.acquire() => connection?,
         };
+        let mut tx = self.begin_on(connection).await?;
         // Nobody waits for the others any more, and what nobody is told of mustn't be written.
         let mut queued = self.waiting.take();
         queued.retain(|queued| !queued.answer.is_closed());
         let mut done = Vec::with_capacity(queued.len());
         for Queued { step, answer } in queued {
-            let mut part = tx.begin().await?;
-            let written = step.write(&mut part).await;
-            match &written {
-                Ok(_) => part.commit().await?,
-                Err(_) => part.rollback().await?,
+            tx.run("SAVEPOINT step").await?;
+            let written = step.write(&mut tx).await;
+            if written.is_err() {
+                tx.run("ROLLBACK TO step").await?;
             }
+            tx.run("RELEASE step").await?;
             done.push((answer, written));
         }
         tx.commit().await?;
         for (answer, written) in done {
+            let written = written.map(|(held, counts)| {
+                counts.publish();
+                held
+            });
             // Whoever has gone away since looks at the account again.
             drop(answer.send(written));
         }
@@ -109,7 +116,8 @@ impl Ledger {
 }
 
 impl Step {
-    async fn write(&self, tx: &mut AnyConnection) -> Result<Held, LedgerError> {
+    async fn write(&self, tx: &mut AnyConnection) -> Result<(Held, Counts), LedgerError> {
+        let mut counts = Counts::default();
         let Self { lease, attempts, write } = self;
         if let Write::Settle { .. } = write {
             lock_account_of(tx, lease.status).await?;
@@ -120,9 +128,9 @@ impl Step {
         }
         let updated = match write {
             Write::Intend(intent) => intend(tx, lease, intent, now).await?,
-            Write::Settle { version, settlement } => settle(tx, lease, *version, settlement, now).await?,
+            Write::Settle { version, settlement } => settle(tx, &mut counts, lease, *version, settlement, now).await?,
         };
-        held(tx, lease, updated, now).await
+        Ok((held(tx, lease, updated, now).await?, counts))
     }
 }
 
@@ -163,6 +171,7 @@ async fn intend(tx: &mut AnyConnection, lease: &Lease, intent: &Intent, now: Tim
 
 async fn settle(
     tx: &mut AnyConnection,
+    counts: &mut Counts,
     lease: &Lease,
     version: i64,
     settlement: &Settlement,
@@ -227,7 +236,7 @@ async fn settle(
         .execute(&mut *tx)
         .await?;
     } else {
-        settle_effects(tx, lease.status, settlement, now).await?;
+        settle_effects(tx, counts, lease.status, settlement, now).await?;
     }
     Ok(updated)
 }
@@ -247,6 +256,7 @@ async fn held(tx: &mut AnyConnection, lease: &Lease, updated: u64, now: Timestam
 
 async fn settle_effects(
     tx: &mut AnyConnection,
+    counts: &mut Counts,
     status: i64,
     settlement: &Settlement,
     now: Timestamp,
@@ -286,7 +296,7 @@ async fn settle_effects(
             .bind(reason)
             .execute(&mut *tx)
             .await?;
-        outcome::recompute(&mut *tx, row, now).await?;
+        outcome::recompute(&mut *tx, counts, row, now).await?;
     }
     Ok(())
 }

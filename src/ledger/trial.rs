@@ -70,8 +70,38 @@ impl Trial {
                 "CREATE TRIGGER refuse_{table} BEFORE INSERT ON {table} WHEN NEW.{condition} \
                  BEGIN SELECT RAISE(ABORT, 'refused by a test'); END"
             ),
-            Database::PostgreSql => format!("ALTER TABLE {table} ADD CHECK (NOT ({condition}))"),
+            // Whatever is in it already may stay.
+            Database::PostgreSql => {
+                format!("ALTER TABLE {table} ADD CONSTRAINT refuse_{table} CHECK (NOT ({condition})) NOT VALID")
+            }
         };
+        self.run(statement).await;
+    }
+
+    /// Ends that.
+    pub(crate) async fn refuse_no_longer(&self, table: &str) {
+        self.run(match self.ledger.database() {
+            Database::Sqlite => format!("DROP TRIGGER refuse_{table}"),
+            Database::PostgreSql => format!("ALTER TABLE {table} DROP CONSTRAINT refuse_{table}"),
+        })
+        .await;
+    }
+
+    /// Lets SQLite pass over such rows of a table without a word.
+    pub(crate) async fn ignore(&self, table: &str, condition: &str) {
+        let statement = format!(
+            "CREATE TRIGGER ignore_{table} BEFORE INSERT ON {table} WHEN NEW.{condition} \
+             BEGIN SELECT RAISE(IGNORE); END"
+        );
+        self.run(statement).await;
+    }
+
+    /// Gives a table another name.
+    pub(crate) async fn rename(&self, table: &str, name: &str) {
+        self.run(format!("ALTER TABLE {table} RENAME TO {name}")).await;
+    }
+
+    async fn run(&self, statement: String) {
         sqlx::query(AssertSqlSafe(statement)).execute(&self.ledger.write).await.unwrap();
     }
 }

@@ -35,6 +35,7 @@ use crate::backoff::Backoff;
 use crate::broker::Health;
 use crate::delivery::Timestamp;
 use crate::drata::Client;
+use crate::ledger::health::Activity;
 use crate::ledger::work::{Held, Lease, Settled};
 use crate::ledger::{Ledger, LedgerError};
 use crate::people::People;
@@ -123,7 +124,7 @@ impl Reconciler {
     pub async fn attend(self: Arc<Self>, token: CancellationToken) {
         let mut tick = tokio::time::interval(ATTEND);
         while token.run_until_cancelled(tick.tick()).await.is_some() {
-            match self.ledger.in_time(self.ledger.attend(self.run)).await {
+            match self.ledger.watched(Activity::Heartbeat, self.ledger.attend(self.run)).await {
                 Ok(workers) => {
                     self.client.share_with(workers);
                     self.progress.heartbeat(Ok(()), Timestamp::now());
@@ -199,7 +200,7 @@ impl Reconciler {
         }
         let owner = format!("{}/{batch}", self.run);
         let limit = i64::try_from(free).unwrap_or(i64::MAX);
-        let taken = self.ledger.in_time(self.ledger.take_due(&owner, self.lease(), limit)).await?;
+        let taken = self.ledger.watched(Activity::Leasing, self.ledger.take_due(&owner, self.lease(), limit)).await?;
         self.gate.observe(taken.halt, Timestamp::now());
         Ok(taken.leases)
     }

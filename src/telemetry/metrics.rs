@@ -101,6 +101,10 @@ pub const SPOOL_STORED: &str = "rollcall_spool_stored_total";
 pub const SPOOL_FORWARDED: &str = "rollcall_spool_forwarded_total";
 /// Deliveries that the spool refused.
 pub const SPOOL_REFUSED: &str = "rollcall_spool_refused_total";
+/// For how long nothing has been recorded.
+pub const RECORDING_PAUSED: &str = "rollcall_recording_paused_seconds";
+/// The age of the oldest delivery that waits in a worker to be recorded.
+pub const OLDEST_UNRECORDED: &str = "rollcall_oldest_unrecorded_seconds";
 /// Outcomes of deliveries.
 pub const OUTCOMES: &str = "rollcall_outcomes_total";
 /// Accounts that are due.
@@ -217,6 +221,18 @@ pub const METRICS: &[Metric] = &[
     counter(SPOOL_STORED, &[], "Deliveries that RabbitMQ did not take and that were made durable in the spool."),
     counter(SPOOL_FORWARDED, &[], "Deliveries from the spool that RabbitMQ has confirmed."),
     counter(SPOOL_REFUSED, &["reason"], "Deliveries that the spool could not take either, by reason."),
+    gauge(
+        RECORDING_PAUSED,
+        Unit::Seconds,
+        &[],
+        "For how long this worker has recorded nothing, because the ledger refuses whatever comes; 0 if it records. The part recording of /health says why.",
+    ),
+    gauge(
+        OLDEST_UNRECORDED,
+        Unit::Seconds,
+        &[],
+        "How long ago the oldest delivery was received that this worker has in hand and hasn't recorded; 0 if it has none.",
+    ),
     counter(OUTCOMES, &["outcome"], "Deliveries by what became of them."),
     gauge(DUE_ACCOUNTS, Unit::Count, &[], "Accounts whose status is to be brought up to date now."),
     gauge(WAITING_ACCOUNTS, Unit::Count, &[], "Accounts that wait for their identity or their person."),

@@ -1,24 +1,26 @@
 //! The worker: one delivery → its changes, committed, acked. That is all that a message does; the work that follows
 //! belongs to the account.
 //!
-//! Messages are recorded in batches, one transaction each. While the ledger is down nothing is acked and nothing is
-//! lost: the batch waits here, the rest in the broker. A message that was handed out before may have killed the worker
+//! Messages are recorded in batches, one transaction each. While the ledger takes nothing, nothing is acked and nothing is
+//! lost: the batch waits here, the rest in the broker, and [`Recording`] says so. A message that the ledger refuses for its
+//! own sake is parked with the error, and the others go on. A message that was handed out before may have killed the worker
 //! that had it; such a one is recorded alone, and parked after a few tries of its own.
 
 mod connections;
 mod read;
+mod recording;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 pub use self::connections::Connections;
 pub use self::read::{Reader, WorkerSource};
+use self::recording::Ending;
+pub use self::recording::Recording;
 
-use crate::backoff::Backoff;
 use crate::broker::{AckTag, Consumer, Lane, Message, Payload, SharedBroker};
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, Timestamp};
 use crate::ledger::record::{Entry, Reading, Record};
 use crate::ledger::{Ledger, LedgerError};
 use crate::reconcile::Reconciler;
@@ -27,8 +29,6 @@ use crate::reconcile::Reconciler;
 const BATCH: usize = 256;
 /// After so many tries that never finished a message is parked.
 pub const TRIES: i64 = 3;
-/// How long to wait for the ledger between tries.
-const AGAIN: Backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(5) };
 
 /// Consumes deliveries and records them.
 #[derive(Debug)]
@@ -36,16 +36,20 @@ pub struct Worker {
     ledger: Ledger,
     reader: Reader,
     reconciler: Arc<Reconciler>,
+    recording: Arc<Recording>,
 }
-
-/// The process is to end; what isn't acked comes again.
-struct Ending;
 
 impl Worker {
     /// A worker that doesn't run yet.
     #[must_use]
-    pub const fn new(ledger: Ledger, reader: Reader, reconciler: Arc<Reconciler>) -> Self {
-        Self { ledger, reader, reconciler }
+    pub fn new(ledger: Ledger, reader: Reader, reconciler: Arc<Reconciler>) -> Self {
+        Self { ledger, reader, reconciler, recording: Arc::default() }
+    }
+
+    /// The state of recording, as others see it.
+    #[must_use]
+    pub fn recording(&self) -> Arc<Recording> {
+        Arc::clone(&self.recording)
     }
 
     /// Works until the token is cancelled or the broker is closed.
@@ -58,9 +62,11 @@ impl Worker {
             {
                 batch.push(message);
             }
+            self.recording.holds(oldest(&batch));
             if self.batch(consumer.as_mut(), batch, &token).await.is_err() {
                 return;
             }
+            self.recording.holds(None);
         }
     }
 
@@ -125,18 +131,15 @@ impl Worker {
         }
         let records = std::mem::take(&mut together.records);
         let due = match self.record_all(&records, token).await? {
-            Ok(due) => due,
+            Ok(due) => {
+                self.recorded(&records);
+                due
+            }
             Err(error) => {
                 // Something in the batch can't be recorded at all: find out what, and let the others through.
                 tracing::error!(%error, messages = records.len(), "a batch can't be recorded; trying its messages one by one");
-                let mut due = false;
-                let mut recorded = Vec::with_capacity(records.len());
-                for (record, tag) in records.into_iter().zip(std::mem::take(&mut together.tags)) {
-                    if let Some(now_due) = self.record_somehow(record, token).await? {
-                        due |= now_due;
-                        recorded.push(tag);
-                    }
-                }
+                let messages = records.into_iter().zip(std::mem::take(&mut together.tags)).collect();
+                let (due, recorded) = self.record_each(messages, token).await?;
                 together.tags = recorded;
                 due
             }
@@ -145,6 +148,65 @@ impl Worker {
             self.reconciler.wake();
         }
         Ok(())
+    }
+
+    /// Records messages one by one, each as well as it can be. Returns whether an account became due, and the tags of what
+    /// is recorded. The others stay in the broker, and nobody waits for them, unless it is the database that takes nothing.
+    async fn record_each(
+        &self,
+        mut messages: Vec<(Record, AckTag)>,
+        token: &CancellationToken,
+    ) -> Result<(bool, Vec<AckTag>), Ending> {
+        let (mut due, mut tags) = (false, Vec::with_capacity(messages.len()));
+        let mut takes_others = false;
+        for attempt in 0.. {
+            let mut refused = Vec::new();
+            for (record, tag) in messages {
+                match self.record_somehow(&record, token).await? {
+                    Ok(now_due) => {
+                        self.recorded(std::slice::from_ref(&record));
+                        due |= now_due;
+                        tags.push(tag);
+                    }
+                    Err(error) => refused.push((record, tag, error)),
+                }
+            }
+            let Some((first, _, error)) = refused.first() else { break };
+            if takes_others {
+                for (record, _, error) in refused {
+                    tracing::error!(%error, "a message can't be recorded in any way; it stays in the broker");
+                    self.recording.leaves(name_of(&record), received_at(&record), &error);
+                }
+                break;
+            }
+            // What is refused although others are taken has one more try: the database may just have come back.
+            takes_others = self.takes_others(first, token).await?;
+            if !takes_others {
+                self.recording.pause(&self.ledger, token, error, attempt).await?;
+            }
+            messages = refused.into_iter().map(|(record, tag, _)| (record, tag)).collect();
+        }
+        Ok((due, tags))
+    }
+
+    /// Whether the database would take another delivery of the same source, which says nothing.
+    async fn takes_others(&self, refused: &Record, token: &CancellationToken) -> Result<bool, Ending> {
+        let like = match refused {
+            Record::Delivery(entry) => Some(&entry.delivery),
+            Record::Checkpoint(_) | Record::Unreadable { .. } => None,
+        };
+        let tried =
+            self.recording.until_done(&self.ledger, token, LedgerError::is_outage, || self.ledger.try_recording(like));
+        Ok(tried.await?.is_ok())
+    }
+
+    /// What couldn't be recorded before may be among these.
+    fn recorded(&self, records: &[Record]) {
+        if self.recording.has_left_any() {
+            for record in records {
+                self.recording.has_recorded(&name_of(record));
+            }
+        }
     }
 
     /// Records messages in one transaction; in smaller ones if the database is too slow for so many in the time that it
@@ -157,12 +219,10 @@ impl Worker {
         let (mut rest, mut size, mut due) = (records, records.len(), false);
         while !rest.is_empty() {
             let (part, later) = rest.split_at(size.min(rest.len()));
-            let again = |error: &LedgerError| {
-                error.is_transient() && !(matches!(error, LedgerError::Silent { .. }) && size > 1)
-            };
-            match self.persist_while(token, again, || self.ledger.record(part)).await? {
+            let again = |error: &LedgerError| error.is_outage() && !(error.is_timeout() && size > 1);
+            match self.recording.until_done(&self.ledger, token, again, || self.ledger.record(part)).await? {
                 Ok(now_due) => (rest, due) = (later, due | now_due),
-                Err(error @ LedgerError::Silent { .. }) => {
+                Err(error) if error.is_timeout() => {
                     size = part.len().div_ceil(2);
                     tracing::error!(%error, size, "the ledger doesn't take deliveries; trying fewer at a time");
                 }
@@ -173,21 +233,22 @@ impl Worker {
     }
 
     /// Records a message as what it means; if the ledger can't take that, as a parked delivery, or as bytes that can't be
-    /// read. None if it takes none of them: then it stays in the broker, and nobody else waits for it.
-    async fn record_somehow(&self, record: Record, token: &CancellationToken) -> Result<Option<bool>, Ending> {
-        let mut next = Some(record);
-        while let Some(record) = next {
-            match self.persist(token, || self.ledger.record(std::slice::from_ref(&record))).await? {
-                Ok(due) => return Ok(Some(due)),
-                Err(error) => {
-                    next = lesser(record, &error);
-                    if next.is_none() {
-                        tracing::error!(%error, "a message can't be recorded in any way; it stays in the broker");
-                    }
-                }
+    /// read. An error if it takes none of them.
+    async fn record_somehow(
+        &self,
+        record: &Record,
+        token: &CancellationToken,
+    ) -> Result<Result<bool, LedgerError>, Ending> {
+        let mut form = record.clone();
+        loop {
+            match self.persist(token, || self.ledger.record(std::slice::from_ref(&form))).await? {
+                Ok(due) => return Ok(Ok(due)),
+                Err(error) => match lesser(form, &error) {
+                    Some(next) => form = next,
+                    None => return Ok(Err(error)),
+                },
             }
         }
-        Ok(None)
     }
 
     /// Records a message that was handed out before.
@@ -224,7 +285,7 @@ impl Worker {
         self.settle(consumer, &mut together, token).await
     }
 
-    /// Does something with the ledger until it is done or can't be: while the ledger is down it waits.
+    /// Does something with the ledger until it is done or can't be: while the ledger takes nothing it waits.
     async fn persist<T, F>(
         &self,
         token: &CancellationToken,
@@ -233,32 +294,32 @@ impl Worker {
     where
         F: Future<Output = Result<T, LedgerError>>,
     {
-        self.persist_while(token, LedgerError::is_transient, work).await
+        self.recording.until_done(&self.ledger, token, LedgerError::is_outage, work).await
     }
+}
 
-    async fn persist_while<T, F>(
-        &self,
-        token: &CancellationToken,
-        again: impl Fn(&LedgerError) -> bool,
-        work: impl Fn() -> F,
-    ) -> Result<Result<T, LedgerError>, Ending>
-    where
-        F: Future<Output = Result<T, LedgerError>>,
-    {
-        let mut attempt = 0;
-        loop {
-            match self.ledger.in_time(work()).await {
-                Err(error) if again(&error) => {
-                    tracing::error!(%error, "the ledger doesn't take deliveries; consumption pauses");
-                    let pause = AGAIN.pause(attempt, fastrand::f64());
-                    if token.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                        return Err(Ending);
-                    }
-                    attempt += 1;
-                }
-                done => return Ok(done),
-            }
-        }
+/// When the oldest delivery of a batch was received.
+fn oldest(batch: &[Message]) -> Option<Timestamp> {
+    let received_at = |message: &Message| match &message.payload {
+        Payload::Delivery(delivery) => Some(delivery.received_at),
+        Payload::Checkpoint(_) | Payload::Unreadable { .. } => None,
+    };
+    batch.iter().filter_map(received_at).min()
+}
+
+fn received_at(record: &Record) -> Option<Timestamp> {
+    match record {
+        Record::Delivery(entry) => Some(entry.delivery.received_at),
+        Record::Checkpoint(_) | Record::Unreadable { .. } => None,
+    }
+}
+
+/// A name by which a message is known when it comes again.
+fn name_of(record: &Record) -> String {
+    match record {
+        Record::Delivery(entry) => format!("{} {}", entry.delivery.source, entry.delivery.id),
+        Record::Checkpoint(checkpoint) => format!("checkpoint {} {}", checkpoint.source, checkpoint.run),
+        Record::Unreadable { id, .. } => format!("unreadable {}", id.as_deref().unwrap_or_default()),
     }
 }
 

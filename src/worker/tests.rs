@@ -1,13 +1,16 @@
 //! The worker on a real ledger, with a consumer that hands out what it is given.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use rstest::rstest;
 
+use super::recording::AGAIN;
 use super::*;
 use crate::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind};
+use crate::broker::State;
 use crate::delivery::{SecretName, SourceName, Timestamp};
 use crate::drata::{self, Client};
 use crate::ledger::database::Database::{self, PostgreSql, Sqlite};
@@ -198,4 +201,89 @@ async fn what_cannot_be_recorded_in_any_way_stays_unacked_and_stops_nobody(#[val
     assert_eq!(site.hand_out(batch).await, [1, 3]);
     assert_eq!(site.outcome("join-never").await, None);
     assert_eq!(site.outcome("join-two").await.unwrap().0, Outcome::Pending);
+    let health = site.worker.recording().health();
+    assert_eq!(health.state, State::Degraded);
+    assert!(health.reason.as_ref().unwrap().starts_with("1 messages can't be recorded in any way"), "{health:?}");
+
+    // The same when nobody is beside it; and when it can be recorded, all is well.
+    let never = || vec![message(4, true, Payload::Delivery(delivery("never")))];
+    assert_eq!(site.hand_out(never()).await, [0_u64; 0]);
+    site.trial.refuse_no_longer("deliveries").await;
+    assert_eq!(site.hand_out(never()).await, [4]);
+    assert_eq!(site.worker.recording().health().state, State::Ok);
+}
+
+/// What is a bug, here or in the database, is met again by every try: the others don't wait for it.
+#[tokio::test]
+async fn a_delivery_that_meets_a_bug_is_parked_with_the_error_and_stops_nobody() {
+    let site = Site::open(Sqlite).await;
+    site.trial.ignore("changes", "delivery = 'join-odd'").await;
+    let logins = ["one", "odd", "two"].map(|login| Payload::Delivery(delivery(login)));
+    let batch = logins.into_iter().zip(1..).map(|(payload, number)| message(number, false, payload)).collect();
+    assert_eq!(site.hand_out(batch).await, [1, 2, 3]);
+    let (outcome, reason) = site.outcome("join-odd").await.unwrap();
+    assert_eq!(outcome, Outcome::Parked);
+    assert!(reason.contains("no rows returned"), "{reason}");
+    for neighbour in ["join-one", "join-two"] {
+        assert_eq!(site.outcome(neighbour).await.unwrap().0, Outcome::Pending);
+    }
+    assert_eq!(site.worker.recording().health().state, State::Ok);
+}
+
+/// Waits until recording is in a state.
+async fn recording_is(site: &Site, state: State) {
+    let recording = site.worker.recording();
+    let waiting = async {
+        while recording.health().state != state {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("recording should change its state");
+}
+
+/// Nobody's own trouble: whatever comes is refused, in whatever form.
+#[rstest]
+#[case::in_a_batch(&["one", "two"])]
+#[case::alone(&["one"])]
+#[tokio::test]
+async fn a_database_that_refuses_everything_pauses_recording_until_it_does_not(
+    #[values(Sqlite, PostgreSql)] on: Database,
+    #[case] logins: &[&str],
+) {
+    let site = Site::open(on).await;
+    site.trial.refuse("deliveries", "delivery <> ''").await;
+    site.trial.refuse("unreadable", "why <> ''").await;
+    let batch = || logins.iter().map(|login| Payload::Delivery(delivery(login))).zip(1..);
+    let batch = batch().map(|(payload, number)| message(number, false, payload)).collect();
+    let lifting = async {
+        recording_is(&site, State::Down).await;
+        assert_eq!(site.outcome("join-one").await, None);
+        site.trial.refuse_no_longer("deliveries").await;
+        site.trial.refuse_no_longer("unreadable").await;
+    };
+    let (mut acked, ()) = tokio::join!(site.hand_out(batch), lifting);
+    acked.sort_unstable();
+    assert_eq!(acked, (1..).take(logins.len()).collect::<Vec<u64>>());
+    for login in logins {
+        let (outcome, reason) = site.outcome(&format!("join-{login}")).await.unwrap();
+        assert_eq!(outcome, Outcome::Pending, "{reason}");
+    }
+    assert_eq!(site.worker.recording().health().state, State::Ok);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_missing_table_pauses_recording_and_parks_nothing(#[values(Sqlite, PostgreSql)] on: Database) {
+    let site = Site::open(on).await;
+    site.trial.rename("changes", "elsewhere").await;
+    let batch = vec![message(1, true, Payload::Delivery(delivery("one")))];
+    let mending = async {
+        recording_is(&site, State::Down).await;
+        let reason = site.worker.recording().health().reason.unwrap();
+        assert!(reason.contains("changes"), "{reason}");
+        site.trial.rename("elsewhere", "changes").await;
+    };
+    let (acked, ()) = tokio::join!(site.hand_out(batch), mending);
+    assert_eq!(acked, [1]);
+    assert_eq!(site.outcome("join-one").await.unwrap().0, Outcome::Pending);
 }

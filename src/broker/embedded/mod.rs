@@ -137,8 +137,9 @@ impl Queue {
     /// Puts what was set aside back into its places. Only before anybody consumes.
     async fn put_back(&self) -> Result<u64, OpenError> {
         let failed = |error: sqlx::Error| OpenError { file: self.settings.file.clone(), why: error.to_string() };
-        let mut connection = store::connect(&self.settings.file, self.settings.busy_timeout).await.map_err(failed)?;
-        let back = store::put_back(&mut connection).await.map_err(failed)?;
+        let connection = store::connect(&self.settings.file, self.settings.busy_timeout).await.map_err(failed)?;
+        let (connection, back) =
+            store::transaction(connection, async |file| store::put_back(file).await).await.map_err(failed)?;
         connection.close().await.map_err(failed)?;
         Ok(back)
     }

@@ -207,18 +207,31 @@ pub(super) async fn set_aside(connection: &mut SqliteConnection, id: i64, why: &
     delete(connection, (id, id)).await
 }
 
-/// Puts what was set aside back into its places, so that it is tried once more. Returns how many messages that were.
+/// Does something in a transaction, and gives the connection back when it is committed. One that has failed in any way is
+/// dropped, and so closed: after a full disk SQLite may have taken the transaction back by itself, which nobody else has
+/// learned of, and after a failed write or fsync nobody knows what the connection's cache is worth.
+#[expect(clippy::disallowed_methods, reason = "this is where the embedded broker's transactions begin")]
+pub(super) async fn transaction<T>(
+    mut connection: SqliteConnection,
+    work: impl AsyncFnOnce(&mut SqliteConnection) -> sqlx::Result<T>,
+) -> sqlx::Result<(SqliteConnection, T)> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let done = work(&mut transaction).await?;
+    transaction.commit().await?;
+    Ok((connection, done))
+}
+
+/// Puts what was set aside back into its places, so that it is tried once more. Returns how many messages that were. In a
+/// transaction.
 pub(super) async fn put_back(connection: &mut SqliteConnection) -> sqlx::Result<u64> {
-    let mut transaction = connection.begin().await?;
     let back = sqlx::query(
         "INSERT OR IGNORE INTO message SELECT id, coalesce(kind, ''), delivery_id, content_type, source, provider, \
          event, received_at, secret, run, sequence, replay, version, coalesce(body, x'') FROM aside",
     )
-    .execute(&mut *transaction)
+    .execute(&mut *connection)
     .await?
     .rows_affected();
-    sqlx::query("DELETE FROM aside").execute(&mut *transaction).await?;
-    transaction.commit().await?;
+    sqlx::query("DELETE FROM aside").execute(&mut *connection).await?;
     Ok(back)
 }
 

@@ -174,8 +174,6 @@ impl Writer {
                 }
             }
             Err(error) => {
-                // After a failed write or fsync nobody knows what the connection's cache is worth.
-                self.connection = None;
                 let why = format!("{} can't write {}: {error}", self.name, self.file.display());
                 self.condition.note(Some(why.clone()));
                 for (_, answer) in publishes {
@@ -186,27 +184,33 @@ impl Writer {
     }
 
     async fn transaction(&mut self, publishes: &[(Item, oneshot::Sender<Result<(), String>>)]) -> sqlx::Result<()> {
-        if self.connection.is_none() {
-            let mut connection = store::connect(&self.file, self.busy_timeout).await?;
-            store::prepare(&mut connection).await?;
-            self.connection = Some(connection);
-        }
-        let Some(connection) = &mut self.connection else { return Ok(()) };
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        for (item, _) in publishes {
-            store::insert(&mut transaction, item).await?;
-        }
-        for (id, why) in &self.aside {
-            store::set_aside(&mut transaction, *id, why).await?;
-        }
-        for range in ranges(&self.acked) {
-            store::delete(&mut transaction, range).await?;
-        }
-        let up_to = self.hand_outs.iter().map(|(up_to, _)| *up_to).max();
-        if up_to.is_some() || !self.condition.is_ok() {
-            store::note_handed_out(&mut transaction, up_to.unwrap_or(0)).await?;
-        }
-        transaction.commit().await
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let mut connection = store::connect(&self.file, self.busy_timeout).await?;
+                store::prepare(&mut connection).await?;
+                connection
+            }
+        };
+        let write = async |file: &mut SqliteConnection| {
+            for (item, _) in publishes {
+                store::insert(file, item).await?;
+            }
+            for (id, why) in &self.aside {
+                store::set_aside(file, *id, why).await?;
+            }
+            for range in ranges(&self.acked) {
+                store::delete(file, range).await?;
+            }
+            let up_to = self.hand_outs.iter().map(|(up_to, _)| *up_to).max();
+            if up_to.is_some() || !self.condition.is_ok() {
+                store::note_handed_out(file, up_to.unwrap_or(0)).await?;
+            }
+            Ok(())
+        };
+        let (connection, ()) = store::transaction(connection, write).await?;
+        self.connection = Some(connection);
+        Ok(())
     }
 }
 

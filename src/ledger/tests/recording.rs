@@ -188,8 +188,31 @@ async fn a_batch_is_recorded_whole_or_not_at_all(#[values(Sqlite, PostgreSql)] o
     let mut entry = told("join", 1, gained("1", org()));
     entry.delivery.stamp = Some(Stamp { run: site.run, sequence: 1 });
     let error = site.ledger.record(&[Record::Delivery(Box::new(entry))]).await.unwrap_err();
-    assert!(error.is_transient());
+    assert!(error.is_outage() && !error.is_transient(), "{error}");
     assert_eq!(site.count("deliveries").await, 0);
+}
+
+/// What is run again, or taken back, didn't happen.
+#[rstest]
+#[tokio::test]
+async fn outcomes_are_counted_when_they_are_committed(#[values(Sqlite, PostgreSql)] on: Database) {
+    let (recorder, read) = crate::telemetry::metrics::recorder().unwrap();
+    let _counted = metrics::set_default_local_recorder(&recorder);
+    let mut site = Site::open(on).await;
+    let mut entry = told("join", 1, gained("1", org()));
+    entry.delivery.stamp = Some(Stamp { run: site.run, sequence: 1 });
+    sqlx::query("ALTER TABLE stamps RENAME TO elsewhere").execute(&site.ledger.write).await.unwrap();
+    site.ledger.record(&[Record::Delivery(Box::new(entry.clone()))]).await.unwrap_err();
+    sqlx::query("ALTER TABLE elsewhere RENAME TO stamps").execute(&site.ledger.write).await.unwrap();
+    site.ledger.try_recording(Some(&entry.delivery)).await.unwrap();
+    assert!(!read.render().contains("rollcall_outcomes_total{"), "{}", read.render());
+    site.record([entry]).await;
+    site.reconcile(&[]).await;
+    for outcome in ["pending", "applied"] {
+        let line = format!("rollcall_outcomes_total{{outcome=\"{outcome}\"}} 1");
+        assert!(read.render().contains(&line), "{}", read.render());
+    }
+    assert_eq!(site.count("deliveries").await, 1, "what was tried is taken back");
 }
 
 #[rstest]
@@ -255,16 +278,20 @@ fn with_a_null_character() -> Entry {
 async fn what_the_database_refuses_for_its_data_is_not_waited_out() {
     let site = Site::open(PostgreSql).await;
     let error = site.ledger.record(&[Record::Delivery(Box::new(with_a_null_character()))]).await.unwrap_err();
-    assert!(!error.is_transient(), "{error}");
+    assert!(!error.is_outage(), "{error}");
     let name = "CREATE TABLE twice (name TEXT UNIQUE)";
     for on in [Sqlite, PostgreSql] {
         let site = Site::open(on).await;
         sqlx::query(name).execute(&site.ledger.write).await.unwrap();
         let twice = "INSERT INTO twice VALUES ('a'), ('a')";
         let error = sqlx::query(twice).execute(&site.ledger.write).await.unwrap_err();
-        assert!(!LedgerError::from(error).is_transient(), "{on:?}");
+        assert!(!LedgerError::from(error).is_outage(), "{on:?}");
         let missing = sqlx::query("SELECT 1 FROM nowhere").execute(&site.ledger.write).await.unwrap_err();
-        assert!(LedgerError::from(missing).is_transient(), "{on:?}: an operator can put that right");
+        let missing = LedgerError::from(missing);
+        assert!(
+            missing.is_outage() && !missing.is_transient(),
+            "{on:?}: an operator can put that right, and time can't"
+        );
     }
 }
 

@@ -44,6 +44,7 @@ async fn a_file_that_cannot_be_written_fails_publishes_until_it_can() {
     broker.publish(&delivery("d-1", "{}")).await.unwrap();
 
     let mut other = sqlx::sqlite::SqliteConnectOptions::new().filename(&settings.file).connect().await.unwrap();
+    #[expect(clippy::disallowed_methods, reason = "another process, which holds the file")]
     let lock = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
     let error = broker.publish(&delivery("d-2", "{}")).await.unwrap_err();
     assert!(matches!(&error, PublishError::Unavailable(why) if why.contains("locked")), "{error}");

@@ -2,6 +2,7 @@
 
 pub(crate) mod chaos;
 pub(crate) mod deliveries_api;
+pub(crate) mod disk;
 pub(crate) mod github;
 pub(crate) mod postgresql;
 pub(crate) mod process;

@@ -84,10 +84,16 @@ impl Schema {
         run(&format!("CREATE OR REPLACE VIEW {}.clock AS SELECT {now} AS now_us", self.name)).await;
     }
 
+    /// Gives a table another name.
+    pub(crate) async fn rename(&self, table: &str, name: &str) {
+        run(&format!("ALTER TABLE {}.{table} RENAME TO {name}", self.name)).await;
+    }
+
     /// A role that may do in it what the one that serves may.
     pub(crate) async fn role(&self) -> Role {
         let role = Role {
             name: format!("{}_service", self.name),
+            schema: self.name.clone(),
             url: self.url.replacen("postgres@", &format!("{}_service@", self.name), 1),
         };
         assert_ne!(role.url, self.url, "ROLLCALL_TEST_POSTGRES should log in as postgres");
@@ -105,8 +111,28 @@ impl Schema {
 /// A role, until it is dropped.
 pub(crate) struct Role {
     name: String,
+    schema: String,
     /// The address with which it logs in.
     pub(crate) url: String,
+}
+
+impl Role {
+    /// Lets its sessions write, from the next on, or not.
+    pub(crate) async fn may_write(&self, may: bool) {
+        let read_only = if may { "off" } else { "on" };
+        run(&format!("ALTER ROLE {} SET default_transaction_read_only = {read_only}", self.name)).await;
+    }
+
+    /// Ends its sessions, as an administrator may.
+    pub(crate) async fn end_sessions(&self) {
+        run(&end("usename", &self.name)).await;
+    }
+
+    /// Takes a privilege from it, or gives it back.
+    pub(crate) async fn may(&self, privilege: &str, table: &str, may: bool) {
+        let (verb, to) = if may { ("GRANT", "TO") } else { ("REVOKE", "FROM") };
+        run(&format!("{verb} {privilege} ON {}.{table} {to} {}", self.schema, self.name)).await;
+    }
 }
 
 impl Drop for Role {

@@ -29,6 +29,7 @@ async fn a_role_that_may_change_no_table_serves_what_its_owner_has_migrated() {
 
     let _role = site.serves_as_a_role().await;
     let (process, at) = site.serve().await;
+    until("health is well", async || site.ask(&at, "/health").await.0 == 200).await;
     let (join, leave) = (site.github.join(Account(1)), site.github.leave(Account(1)));
     let ledger = site.ledger().await;
     site.github.accepted(&at.webhook, &join).await;
@@ -104,7 +105,7 @@ async fn a_worker_alone_is_not_ready_before_postgresql_is_there_and_ends_when_to
     let admin = told.works().await;
     assert_eq!(site.ask_admin(&admin, "/live").await.0, 200);
     until("its broker is there", async || {
-        site.ask_admin(&admin, "/ready").await == (503, Value::from("not ready: ledger\n"))
+        site.ask_admin(&admin, "/ready").await == (503, Value::from("not ready: ledger, recording\n"))
     })
     .await;
     assert_eq!(told.stop().await.code, Some(0));

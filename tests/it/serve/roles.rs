@@ -50,10 +50,9 @@ async fn each_role_does_its_job_with_its_own_secrets_alone() {
     let parts = |health: &Value| health["parts"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(parts(&site.ask(&at, "/health").await.1), ["broker", "source:acme-github"]);
     let health = site.ask_admin(&admin, "/health").await.1;
-    assert_eq!(
-        parts(&health),
-        ["balance", "broker", "drata", "drift", "job:seal", "ledger", "reconcile", "source:acme-github"]
-    );
+    let expected =
+        ["balance", "broker", "drata", "drift", "job:seal", "ledger", "reconcile", "recording", "source:acme-github"];
+    assert_eq!(parts(&health), expected);
     let ended = [ingress.stop().await, worker.stop().await];
     assert!(ended.iter().all(|ended| ended.code == Some(0)), "{ended:?}");
     assert!(ended[0].log.contains("\"roles\":\"ingress\""), "{}", ended[0].log);

@@ -2,8 +2,6 @@
 //! reaches the ledger later, once and as it was received.
 
 use std::collections::HashSet;
-use std::io::Write as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -17,6 +15,7 @@ use rollcall::ledger::show::filter::DeliveryFilter;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::harness::disk::SmallDisk;
 use crate::harness::github::{Account, Posted};
 use crate::harness::process::Addresses;
 use crate::harness::rabbitmq::{Names, Node, Side};
@@ -347,19 +346,13 @@ async fn a_full_disk_is_a_503_until_there_is_room_again() {
     let mut site = site_on(&node, 20).await;
     // What is left free is for this test to decide.
     site.set("spool", "min_free", "1B");
-    let data = site.data();
-    std::fs::create_dir_all(&data).unwrap();
-    let mount = format!("mount -t tmpfs -o size=2m none '{}' && exec \"$0\" \"$@\"", data.display());
-    let mut ingress =
-        site.start_ingress_under(&["unshare", "--user", "--map-root-user", "--mount", "/bin/sh", "-c", &mount]);
+    let disk = SmallDisk::new(site.data(), "2m");
+    let mut ingress = site.start_ingress_under(&disk.under());
     let at = ingress.ready().await;
     let deliveries = joins(&site, 1..=20);
     all_accepted(&site, &at, &deliveries[..5]).await;
 
-    // The same folder, as the process sees it.
-    let inside = PathBuf::from(format!("/proc/{}/root", ingress.id().unwrap())).join(data.strip_prefix("/").unwrap());
-    let filler = inside.join("filler");
-    fill(&filler);
+    let filler = disk.fill(&ingress);
     let refused = site.github.post(&at.webhook, &deliveries[5]).await.unwrap();
     assert_eq!(refused.status, 503);
     assert!(refused.retry_after.is_some());
@@ -373,7 +366,7 @@ async fn a_full_disk_is_a_503_until_there_is_room_again() {
     all_accepted(&site, &at, &deliveries[5..10]).await;
 
     // Full once more, this time with a broker to forward to: nothing that was accepted is kept back.
-    fill(&filler);
+    let filler = disk.fill(&ingress);
     node.start().await;
     let mut worker = site.start_worker();
     worker.works().await;
@@ -384,14 +377,6 @@ async fn a_full_disk_is_a_503_until_there_is_room_again() {
     std::fs::remove_file(&filler).unwrap();
     emptied(&site, &at).await;
     assert_eq!([ingress.stop().await.code, worker.stop().await.code], [Some(0), Some(0)]);
-}
-
-/// Fills a file system but for less than a page.
-fn fill(file: &std::path::Path) {
-    let mut filler = std::fs::File::create(file).unwrap();
-    for size in [64 * 1024, 4096, 512] {
-        while filler.write_all(&vec![0; size]).is_ok() {}
-    }
 }
 
 #[tokio::test]

@@ -1,0 +1,232 @@
+//! The state of recording, and the only loop that retries it: nobody can wait for the ledger without saying so.
+//!
+//! While the ledger refuses whatever comes, recording is paused: `/health` says since when and why, and two gauges go on
+//! growing, whatever the worker itself waits for.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::broker::{Health, State};
+use crate::delivery::Timestamp;
+use crate::ledger::health::Activity;
+use crate::ledger::{Ledger, LedgerError};
+use crate::telemetry::metrics as names;
+
+/// How long to wait for the ledger between tries.
+pub(super) const AGAIN: Backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(5) };
+/// So many messages that can't be recorded are an outage: soon nothing else would be handed out.
+const MANY: usize = 16;
+/// How often the gauges are brought up to date.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The process is to end; what isn't acked comes again.
+pub(super) struct Ending;
+
+/// How recording is doing.
+#[derive(Debug)]
+pub struct Recording(Mutex<Condition>);
+
+#[derive(Debug)]
+struct Condition {
+    began: Timestamp,
+    paused: Option<Paused>,
+    /// The receipt of the oldest delivery that the worker has in hand.
+    in_hand: Option<Timestamp>,
+    /// The messages that can't be recorded in any way, with their receipts. They stay in the broker.
+    left: BTreeMap<String, Option<Timestamp>>,
+    /// Since when there are such, and why the latest can't be recorded.
+    leaving: Option<(Timestamp, String)>,
+}
+
+#[derive(Debug)]
+struct Paused {
+    since: Timestamp,
+    why: String,
+}
+
+impl Default for Recording {
+    fn default() -> Self {
+        Self(Mutex::new(Condition {
+            began: Timestamp::now(),
+            paused: None,
+            in_hand: None,
+            left: BTreeMap::new(),
+            leaving: None,
+        }))
+    }
+}
+
+impl Recording {
+    /// Does something with the ledger until it is done or can't be. While the error calls for another try, recording is
+    /// paused.
+    pub(super) async fn until_done<T, F>(
+        &self,
+        ledger: &Ledger,
+        token: &CancellationToken,
+        again: impl Fn(&LedgerError) -> bool,
+        work: impl Fn() -> F,
+    ) -> Result<Result<T, LedgerError>, Ending>
+    where
+        F: Future<Output = Result<T, LedgerError>>,
+    {
+        for attempt in 0.. {
+            let done = ledger.watched(Activity::Recording, work()).await;
+            match done {
+                Err(error) if again(&error) => self.pause(ledger, token, &error, attempt).await?,
+                done => {
+                    self.resume();
+                    return Ok(done);
+                }
+            }
+        }
+        Err(Ending)
+    }
+
+    /// Waits before another try, and says why.
+    pub(super) async fn pause(
+        &self,
+        ledger: &Ledger,
+        token: &CancellationToken,
+        error: &LedgerError,
+        attempt: u32,
+    ) -> Result<(), Ending> {
+        let pause = AGAIN.pause(attempt, fastrand::f64());
+        tracing::error!(%error, database = ledger.database().name(), "nothing is recorded; trying again in {pause:.1?}");
+        self.paused(error);
+        token.run_until_cancelled(tokio::time::sleep(pause)).await.ok_or(Ending)
+    }
+
+    /// Nothing is recorded at present.
+    pub(crate) fn paused(&self, error: &LedgerError) {
+        let why = error.to_string();
+        let mut condition = self.lock();
+        let since = condition.paused.as_ref().map_or_else(Timestamp::now, |paused| paused.since);
+        condition.paused = Some(Paused { since, why });
+    }
+
+    /// It goes on.
+    pub(crate) fn resume(&self) {
+        if let Some(Paused { since, .. }) = self.lock().paused.take() {
+            let seconds = Timestamp::now().since(since).as_secs_f64();
+            tracing::info!(seconds, "deliveries are recorded again");
+        }
+    }
+
+    /// The worker has messages in hand, the oldest of which was received then; or none.
+    pub(super) fn holds(&self, oldest: Option<Timestamp>) {
+        self.lock().in_hand = oldest;
+    }
+
+    /// A message can't be recorded in any way, and stays in the broker.
+    pub(super) fn leaves(&self, message: String, received_at: Option<Timestamp>, error: &LedgerError) {
+        let mut condition = self.lock();
+        condition.left.insert(message, received_at);
+        let since = condition.leaving.as_ref().map_or_else(Timestamp::now, |(since, _)| *since);
+        condition.leaving = Some((since, error.to_string()));
+    }
+
+    /// A message that couldn't be recorded is recorded now.
+    pub(super) fn has_recorded(&self, message: &str) {
+        let mut condition = self.lock();
+        if condition.left.remove(message).is_some() && condition.left.is_empty() {
+            condition.leaving = None;
+        }
+    }
+
+    /// Whether any message was left in the broker.
+    pub(super) fn has_left_any(&self) -> bool {
+        !self.lock().left.is_empty()
+    }
+
+    /// How recording is, for `/health`.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let condition = self.lock();
+        if let Some(Paused { since, why }) = &condition.paused {
+            let reason = Some(format!("nothing is recorded: {why}"));
+            return Health { state: State::Down, reason, since: *since };
+        }
+        if let Some((since, why)) = &condition.leaving {
+            let count = condition.left.len();
+            let reason = Some(format!(
+                "{count} messages can't be recorded in any way and stay in the broker; a restart tries them again: {why}"
+            ));
+            // Each holds a place among those that the broker hands out unacked.
+            let state = if count < MANY { State::Degraded } else { State::Down };
+            return Health { state, reason, since: *since };
+        }
+        Health { state: State::Ok, reason: None, since: condition.began }
+    }
+
+    /// Keeps the gauges up to date, until the token is cancelled.
+    pub async fn report(&self, token: &CancellationToken) {
+        let mut tick = tokio::time::interval(TICK);
+        while token.run_until_cancelled(tick.tick()).await.is_some() {
+            let (paused, oldest) = self.ages(Timestamp::now());
+            metrics::gauge!(names::RECORDING_PAUSED).set(paused.as_secs_f64());
+            metrics::gauge!(names::OLDEST_UNRECORDED).set(oldest.as_secs_f64());
+        }
+    }
+
+    /// For how long recording has been paused, and how old the oldest delivery is that waits for it.
+    fn ages(&self, now: Timestamp) -> (Duration, Duration) {
+        let condition = self.lock();
+        let paused = condition.paused.as_ref().map(|paused| paused.since);
+        let oldest = condition.left.values().flatten().copied().chain(condition.in_hand).min();
+        let age = |since: Option<Timestamp>| since.map_or(Duration::ZERO, |since| now.since(since));
+        (age(paused), age(oldest))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Condition> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> LedgerError {
+        sqlx::Error::PoolTimedOut.into()
+    }
+
+    #[test]
+    fn a_pause_goes_on_since_it_began_until_recording_does() {
+        let recording = Recording::default();
+        assert_eq!(recording.health().state, State::Ok);
+        recording.paused(&full());
+        let first = recording.health();
+        assert_eq!(first.state, State::Down);
+        assert!(first.reason.as_ref().unwrap().starts_with("nothing is recorded: "), "{first:?}");
+        recording.paused(&LedgerError::Tables("the table changes is missing".to_owned()));
+        let second = recording.health();
+        assert_eq!(second.since, first.since);
+        assert!(second.reason.unwrap().contains("changes is missing"));
+        recording.resume();
+        assert_eq!(recording.health().state, State::Ok);
+    }
+
+    #[test]
+    fn the_gauges_grow_while_it_is_paused_and_fall_when_all_is_recorded() {
+        let recording = Recording::default();
+        let now = Timestamp::now();
+        let later = |seconds| now.plus(Duration::from_secs(seconds));
+        recording.holds(Some(now.plus_micros(-5_000_000)));
+        recording.paused(&full());
+        let (paused, oldest) = recording.ages(later(10));
+        assert!(paused >= Duration::from_secs(9), "{paused:?}");
+        assert_eq!(oldest, Duration::from_secs(15));
+        recording.leaves("m-1".to_owned(), Some(now.plus_micros(-60_000_000)), &full());
+        recording.resume();
+        recording.holds(None);
+        assert_eq!(recording.ages(later(10)), (Duration::ZERO, Duration::from_secs(70)));
+        assert_eq!(recording.health().state, State::Degraded);
+        recording.has_recorded("m-1");
+        assert_eq!(recording.ages(later(10)), (Duration::ZERO, Duration::ZERO));
+        assert_eq!(recording.health().state, State::Ok);
+    }
+}
