@@ -244,6 +244,8 @@ pub struct WorkerRole {
     pub sweep_every: Option<Duration>,
     /// How many unacked messages it may have.
     pub prefetch: u16,
+    /// How many bytes of bodies it decodes at a time.
+    pub max_batch: usize,
     /// How long after a seal over the ledger's history the next one is made.
     pub seal_every: Duration,
     /// How long an accepted delivery may be on its way before it is missing.
@@ -370,7 +372,7 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
     };
     let reconciler =
         Arc::new(Reconciler::new(role.ledger.clone(), role.client, people.clone(), policies, role.reconcile));
-    let worker = Worker::new(role.ledger.clone(), reader(&role.sources)?, Arc::clone(&reconciler));
+    let worker = Worker::new(role.ledger.clone(), reader(&role.sources)?, Arc::clone(&reconciler), role.max_batch);
     let observed = Arc::new(Observed::new(Timestamp::now()));
     let observer = Observer::new(
         role.ledger.clone(),

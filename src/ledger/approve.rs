@@ -100,6 +100,6 @@ async fn record(tx: &mut AnyConnection, entry: &Entry) -> Result<(), LedgerError
     lock_recording(&mut *tx).await?;
     let now = now(&mut *tx).await?;
     let approved = Entry { approved: true, ..entry.clone() };
-    Recorder { tx, now }.delivery(&approved, false).await?;
+    Recorder { tx, now }.delivery(&approved, approved.delivery.received_at, false).await?;
     Ok(())
 }

@@ -4,6 +4,8 @@
 //! changes, computed from the set each time, so the order of arrival can't matter. Whoever's status may have to change
 //! is marked due, and that is all: the work belongs to the account from here on.
 
+use std::time::Duration;
+
 use sha2::{Digest, Sha256};
 use sqlx::{AnyConnection, Row};
 
@@ -11,7 +13,8 @@ use super::balance::{self, Tally};
 use super::database::{lock_account, lock_recording};
 use super::outcome::{self, Outcome};
 use super::secrets::{self, Uses};
-use super::{Ledger, LedgerError, now, replays, unless_in_conflict, unreadable};
+use super::unreadable::{self, Unreadable};
+use super::{Ledger, LedgerError, now, replays, unless_in_conflict};
 use crate::access::{AccessKind, Change, Turn, When};
 use crate::delivery::{Checkpoint, Delivery, Timestamp, event_time};
 use crate::target::ConnectionRef;
@@ -103,6 +106,8 @@ pub enum Record {
         why: String,
         /// Its bytes.
         body: bytes::Bytes,
+        /// What else there was, if it bears a version of rollcall's, so that it can be read again.
+        properties: Option<String>,
     },
 }
 
@@ -125,21 +130,23 @@ impl Ledger {
         for record in batch {
             match record {
                 Record::Delivery(entry) => {
+                    let received_at = clamped(entry.delivery.received_at, now);
                     let accepted = match entry.delivery.stamp {
-                        Some(stamp) => tally.arrived(&mut tx, &entry.delivery, stamp, now).await?,
+                        Some(stamp) => tally.arrived(&mut tx, &entry.delivery, stamp, received_at, now).await?,
                         None => false,
                     };
                     if accepted {
-                        uses.accepted(&entry.delivery);
+                        uses.accepted(&entry.delivery, received_at);
                     }
-                    due |= Recorder { tx: &mut tx, now }.delivery(entry, accepted).await?;
+                    due |= Recorder { tx: &mut tx, now }.delivery(entry, received_at, accepted).await?;
                 }
                 Record::Checkpoint(checkpoint) => {
                     tally.checkpoint(&mut tx, checkpoint, now).await?;
                     secrets::refused(&mut tx, checkpoint, now).await?;
                 }
-                Record::Unreadable { id, why, body } => {
-                    unreadable::keep(&mut tx, id.as_deref(), why, body, now).await?;
+                Record::Unreadable { id, why, body, properties } => {
+                    let message = Unreadable { id: id.as_deref(), why, body, properties: properties.as_deref() };
+                    unreadable::keep(&mut tx, message, now).await?;
                 }
             }
         }
@@ -148,6 +155,15 @@ impl Ledger {
         tx.commit().await?;
         Ok(due)
     }
+}
+
+/// How far an ingress's clock may be ahead of the ledger's.
+const CLOCKS_APART: Duration = Duration::from_mins(5);
+
+/// A time of receipt as it is believed: an ingress's clock may be wrong, and a time far ahead would win over everything
+/// that happens until then.
+pub(super) fn clamped(received_at: Timestamp, now: Timestamp) -> Timestamp {
+    received_at.clamp(Timestamp(0), now.plus(CLOCKS_APART))
 }
 
 /// The digest that tells two bodies apart.
@@ -171,7 +187,12 @@ pub(super) struct Recorder<'a> {
 }
 
 impl Recorder<'_> {
-    pub(super) async fn delivery(&mut self, entry: &Entry, accepted: bool) -> Result<bool, LedgerError> {
+    pub(super) async fn delivery(
+        &mut self,
+        entry: &Entry,
+        received_at: Timestamp,
+        accepted: bool,
+    ) -> Result<bool, LedgerError> {
         let delivery = &entry.delivery;
         let digest = digest(&delivery.body);
         let (first, reason) = match &entry.reading {
@@ -189,7 +210,7 @@ impl Recorder<'_> {
             .bind(delivery.encoding.media_type())
             .bind(body)
             .bind(delivery.secret.0.as_ref())
-            .bind(delivery.received_at.micros())
+            .bind(received_at.micros())
             .bind(self.now.micros())
             .bind(i64::from(accepted))
             .bind(i64::from(delivery.replay.is_some()))
@@ -201,7 +222,7 @@ impl Recorder<'_> {
             let row = row.try_get(0)?;
             outcome::note(self.tx, row, first, reason.map(String::as_str), self.now).await?;
             self.replayed(row, delivery).await?;
-            return self.read(row, delivery.received_at, entry).await;
+            return self.read(row, received_at, entry).await;
         }
         let known =
             sqlx::query("SELECT id, received_at FROM deliveries WHERE source = $1 AND delivery = $2 AND digest = $3")
@@ -210,9 +231,9 @@ impl Recorder<'_> {
                 .bind(&digest)
                 .fetch_one(&mut *self.tx)
                 .await?;
-        let (row, received_at) = (known.try_get(0)?, Timestamp(known.try_get(1)?));
+        let (row, known) = (known.try_get(0)?, Timestamp(known.try_get(1)?));
         self.replayed(row, delivery).await?;
-        self.copy(row, received_at, entry, accepted).await
+        self.copy(row, received_at.min(known), known, entry, accepted).await
     }
 
     async fn replayed(&mut self, row: i64, delivery: &Delivery) -> Result<(), LedgerError> {
@@ -224,7 +245,14 @@ impl Recorder<'_> {
 
     /// A delivery that the ledger has already: counted, its receipt set to the earliest of all copies. A replay is read
     /// anew on top, since what it means may have changed with the configuration.
-    async fn copy(&mut self, row: i64, known: Timestamp, entry: &Entry, accepted: bool) -> Result<bool, LedgerError> {
+    async fn copy(
+        &mut self,
+        row: i64,
+        received_at: Timestamp,
+        known: Timestamp,
+        entry: &Entry,
+        accepted: bool,
+    ) -> Result<bool, LedgerError> {
         let replayed = entry.delivery.replay.is_some();
         sqlx::query("UPDATE deliveries SET copies = copies + $2, replays = replays + $3 WHERE id = $1")
             .bind(row)
@@ -232,7 +260,6 @@ impl Recorder<'_> {
             .bind(i64::from(replayed))
             .execute(&mut *self.tx)
             .await?;
-        let received_at = known.min(entry.delivery.received_at);
         let mut due = false;
         if received_at < known {
             due |= self.move_back(row, received_at, entry).await?;

@@ -8,7 +8,7 @@ use rstest::rstest;
 
 use super::*;
 use crate::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind};
-use crate::delivery::{Encoding, SecretName, SourceName, Timestamp};
+use crate::delivery::{Encoding, SecretName, SourceName, Timestamp, TryKey};
 use crate::drata::{self, Client};
 use crate::ledger::database::Database::{self, PostgreSql, Sqlite};
 use crate::ledger::outcome::Outcome;
@@ -19,6 +19,8 @@ use crate::reconcile::{self, Policies, Schedule};
 use crate::target::ConnectionRef;
 
 const SOURCE: &str = "acme-github";
+/// How many bytes of bodies a worker of these tests decodes at a time.
+const MAX_BATCH: usize = 64 * 1024;
 
 /// The body is the login of somebody who has joined.
 #[derive(Debug)]
@@ -91,7 +93,7 @@ impl Site {
             settings,
         );
         let reader = Reader::new(BTreeMap::from([(SOURCE.parse().unwrap(), source)]));
-        Self { worker: Worker::new(trial.ledger.clone(), reader, Arc::new(reconciler)), trial }
+        Self { worker: Worker::new(trial.ledger.clone(), reader, Arc::new(reconciler), MAX_BATCH), trial }
     }
 
     /// Hands out these messages as one batch, and returns what was acked.
@@ -110,7 +112,7 @@ impl Site {
 
     /// A worker began this delivery, and was never heard of again.
     async fn dies_of(&self, delivery: &Delivery) {
-        self.trial.ledger.begin_delivery(delivery).await.unwrap();
+        self.trial.ledger.begin_delivery(&try_key(delivery)).await.unwrap();
     }
 }
 
@@ -129,12 +131,18 @@ fn delivery(login: &str) -> Delivery {
     }
 }
 
-fn message(number: u64, redelivered: bool, payload: Payload) -> Message {
+fn try_key(delivery: &Delivery) -> TryKey {
+    EncodedPayload::from(Payload::Delivery(delivery.clone())).try_key().unwrap()
+}
+
+fn message(number: u64, redelivered: bool, payload: impl Into<EncodedPayload>) -> Message {
+    let payload = payload.into();
     Message { tag: AckTag { session: 1, lane: Lane::Work, number }, lane: Lane::Work, redelivered, payload }
 }
 
 fn unreadable(id: &str) -> Payload {
-    Payload::Unreadable { id: Some(id.to_owned()), why: "it isn't one of ours".to_owned(), body: Bytes::new() }
+    let why = "it isn't one of ours".to_owned();
+    Payload::Unreadable { id: Some(id.to_owned()), why, body: Bytes::new(), properties: None }
 }
 
 #[rstest]
@@ -154,7 +162,7 @@ async fn a_message_that_was_begun_three_times_is_parked_and_costs_its_neighbours
     for neighbour in ["join-before", "join-after"] {
         assert_eq!(site.outcome(neighbour).await.unwrap().0, Outcome::Pending);
     }
-    assert_eq!(site.trial.ledger.begin_delivery(&poison).await.unwrap(), 1, "its tries are forgotten");
+    assert_eq!(site.trial.ledger.begin_delivery(&try_key(&poison)).await.unwrap(), 1, "its tries are forgotten");
 }
 
 /// PostgreSQL's texts have no null character. Before this was told apart from an outage it was waited out, for ever.

@@ -28,8 +28,8 @@ use crate::delivery::{Checkpoint, Delivery, Timestamp};
 use crate::shutdown::Tasks;
 
 /// How many bytes of bodies are in memory at the most, of messages that are ready or handed out: a few large ones, and not
-/// all of them. One message is always let through.
-pub const MOST_HELD: usize = 64 * 1024 * 1024;
+/// all of them. The last of them may go over it.
+pub const MOST_HELD: usize = 32 * 1024 * 1024;
 
 /// How long closing may take.
 const CLOSE: Duration = Duration::from_secs(5);

@@ -234,8 +234,9 @@ async fn one_delivery_may_concern_many_accounts_and_its_outcome_is_the_first_of_
 #[tokio::test]
 async fn tries_of_a_delivery_are_counted_until_it_is_finished(#[values(Sqlite, PostgreSql)] on: Database) {
     let site = Site::open(on).await;
-    let one = delivery("one", 1);
-    let other_bytes = Delivery { body: Bytes::from_static(b"{}"), ..one.clone() };
+    let Delivery { source, id, .. } = delivery("one", 1);
+    let one = TryKey { source, delivery: id, digest: vec![1; 32] };
+    let other_bytes = TryKey { digest: vec![2; 32], ..one.clone() };
     assert_eq!(site.ledger.begin_delivery(&one).await.unwrap(), 1);
     assert_eq!(site.ledger.begin_delivery(&one).await.unwrap(), 2);
     assert_eq!(site.ledger.begin_delivery(&other_bytes).await.unwrap(), 1);
@@ -276,6 +277,7 @@ async fn a_message_that_cannot_be_read_is_kept_once_with_its_bytes(#[values(Sqli
         id: id.map(str::to_owned),
         why: "it isn't one of ours: it has no headers".to_owned(),
         body: Bytes::from_static(body),
+        properties: None,
     };
     let odd = b"\0\xff not text";
     let batch = [message(Some("m\0-1"), odd), message(None, b"{}"), message(Some("m\0-1"), odd), message(None, b"")];
