@@ -24,6 +24,7 @@ use crate::broker::{Health, SharedBroker, State};
 use crate::config::{ConfigError, Source};
 use crate::delivery::{SourceName, Timestamp};
 use crate::drata::{self, Client};
+use crate::files;
 use crate::ingress::admin::{self, Needed, Part};
 use crate::ingress::{self, Ingress, IngressSource, Limits};
 use crate::jobs::{self, Job};
@@ -541,8 +542,9 @@ impl FolderLock {
     /// If it can't be written, or another process has it.
     pub fn take(folder: &Path) -> Result<Self, StartError> {
         let wrong = |why: String| StartError::Folder { folder: folder.to_owned(), why };
-        create_private(folder).map_err(|error| wrong(format!("can't be created: {error}")))?;
-        let file = File::create(folder.join("lock")).map_err(|error| wrong(format!("can't be written: {error}")))?;
+        files::create_folder(folder).map_err(|error| wrong(format!("can't be created: {error}")))?;
+        let file =
+            files::open_private(&folder.join("lock")).map_err(|error| wrong(format!("can't be written: {error}")))?;
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
             Err(TryLockError::WouldBlock) => {
@@ -551,12 +553,6 @@ impl FolderLock {
             Err(TryLockError::Error(error)) => Err(wrong(format!("can't be locked: {error}"))),
         }
     }
-}
-
-/// Bodies are other people's data: the folder is its owner's alone.
-fn create_private(folder: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// Sweeps on the schedule, as one of all workers.

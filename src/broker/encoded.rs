@@ -148,6 +148,12 @@ impl EncodedPayload {
         Payload::Unreadable { id, why, body: self.body.clone(), properties }
     }
 
+    /// Whether it is a delivery. What else there is decodes to very little, or isn't decoded at all.
+    #[must_use]
+    pub const fn is_delivery(&self) -> bool {
+        matches!(self.head, Payload::Delivery(_))
+    }
+
     /// By what the tries of a delivery are counted. Nothing is decoded for it. None for other messages.
     #[must_use]
     pub fn try_key(&self) -> Option<TryKey> {

@@ -200,7 +200,7 @@ impl Recorder<'_> {
             Reading::Ignored(why) => (Outcome::Ignored, Some(why)),
             Reading::Told { note, .. } => (Outcome::Pending, note.as_ref()),
         };
-        let body = (first != Outcome::Ignored).then(|| delivery.body.to_vec());
+        let body = (first != Outcome::Ignored).then_some(&delivery.body[..]);
         let inserted = sqlx::query(INSERT)
             .bind(delivery.source.as_str())
             .bind(&delivery.provider)

@@ -69,7 +69,7 @@ pub(super) async fn keep(
     .bind(now.micros())
     .bind(&id)
     .bind(&why)
-    .bind(body.to_vec())
+    .bind(&body[..])
     .bind(digest(id.as_deref(), &why, body))
     .bind(properties.map(storable))
     .execute(tx)

@@ -76,7 +76,8 @@ impl Worker {
         token: &CancellationToken,
     ) -> Result<(), Ending> {
         // Before anything else is decoded: any of these may be what killed a worker.
-        let (again, first): (Vec<_>, Vec<_>) = batch.into_iter().partition(|message| message.redelivered);
+        let (again, first): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|message| message.redelivered && message.payload.is_delivery());
         for message in again {
             self.alone(consumer, message, token).await?;
         }
@@ -223,7 +224,6 @@ impl Worker {
         let record = loop {
             attempt += 1;
             let tries = match &key {
-                // Only deliveries are counted. What else there is can't kill: it is decoded to very little, or not at all.
                 None => attempt,
                 Some(key) => match self.persist(token, || self.ledger.begin_delivery(key)).await? {
                     Ok(tries) => tries,

@@ -4,6 +4,7 @@ mod drata;
 mod dry_run;
 mod ending;
 mod limits;
+mod memory;
 mod missing;
 mod outage;
 mod poison;

@@ -67,14 +67,6 @@ pub(in crate::broker) struct Row {
     pub(in crate::broker) length: i64,
 }
 
-/// Creates the folder and the file, which others may not read: bodies are other people's data.
-pub(super) async fn create(file: &Path) -> std::io::Result<()> {
-    if let Some(folder) = file.parent() {
-        tokio::fs::create_dir_all(folder).await?;
-    }
-    tokio::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(file).await.map(drop)
-}
-
 /// Opens the file. Every commit is on disk when it returns.
 pub(super) async fn connect(file: &Path, busy_timeout: Duration) -> sqlx::Result<SqliteConnection> {
     SqliteConnectOptions::new()
