@@ -658,7 +658,9 @@ async fn messages_that_cannot_be_read_are_listed_and_their_bytes_are_written() {
         "copies": 2,
         "message": "m-1",
         "why": "it isn't one of ours: it has no headers",
-        "bytes": 5
+        "bytes": 5,
+        "ours": false,
+        "replay": null
       }
     ]
     "#);

@@ -158,6 +158,7 @@ fn every_limit_is_listed_with_its_default_and_its_metric() {
         ("bytes that a connection buffers", Always(MAX_BUFFER.to_string()), inside()),
         ("connections to the admin listener", Always(MAX_CONNECTIONS.to_string()), waits("admin")),
         ("messages that a worker holds", Of("broker.prefetch"), inside()),
+        ("bytes of bodies that a worker decompresses at a time", Of("broker.max_batch"), inside()),
         ("bytes that the embedded queue holds in memory", Always(MOST_HELD.to_string()), inside()),
         (
             "tries of a message that kills workers",
