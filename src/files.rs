@@ -63,7 +63,9 @@ fn open(file: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let opened = options.read(true).write(true).mode(PRIVATE).custom_flags(flags).open(file);
     let opened = opened.map_err(|error| match Errno::from_io_error(&error) {
-        Some(Errno::LOOP) => wrong("is a symbolic link, which rollcall doesn't write through; put the file itself there"),
+        Some(Errno::LOOP) => {
+            wrong("is a symbolic link, which rollcall doesn't write through; put the file itself there")
+        }
         _ => error,
     })?;
     let metadata = opened.metadata()?;

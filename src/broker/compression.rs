@@ -8,8 +8,8 @@ use std::cell::RefCell;
 use std::collections::TryReserveError;
 use std::io::{self, BufRead as _, Write};
 
-use bytes::Bytes;
 use super::encoded::MOST;
+use bytes::Bytes;
 use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 
 /// How bodies travel.

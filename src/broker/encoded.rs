@@ -4,9 +4,9 @@
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use super::Payload;
 use super::compression::{self, LZ4, NotDecompressed};
 use super::envelope::{Envelope, settle};
-use super::Payload;
 use crate::delivery::TryKey;
 
 /// The longest body that is decompressed, in bytes, so that a few bytes of a stranger can't fill the memory. It is far

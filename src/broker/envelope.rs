@@ -290,7 +290,11 @@ pub(super) mod tests {
 
     #[test]
     fn what_does_not_fit_is_unreadable_and_says_why() {
-        let why = |envelope: Envelope<'_>| match envelope.with_body(Bytes::from_static(b"body")).decode(usize::MAX).unwrap() {
+        let why = |envelope: Envelope<'_>| match envelope
+            .with_body(Bytes::from_static(b"body"))
+            .decode(usize::MAX)
+            .unwrap()
+        {
             Payload::Unreadable { why, body, .. } => {
                 assert_eq!(body, "body");
                 why

@@ -42,6 +42,12 @@ impl Drata {
                 "must have no user, password or query; the key belongs in drata.api_key",
             );
         }
-        Some(Self { base_url, insecure: insecure?, api_key: api_key?, requests_per_minute: requests_per_minute?, timeout: timeout? })
+        Some(Self {
+            base_url,
+            insecure: insecure?,
+            api_key: api_key?,
+            requests_per_minute: requests_per_minute?,
+            timeout: timeout?,
+        })
     }
 }

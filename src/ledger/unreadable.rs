@@ -54,11 +54,7 @@ pub struct KeptMessage {
 }
 
 /// Keeps a message, or counts it once more.
-pub(super) async fn keep(
-    tx: &mut AnyConnection,
-    message: Unreadable<'_>,
-    now: Timestamp,
-) -> Result<(), LedgerError> {
+pub(super) async fn keep(tx: &mut AnyConnection, message: Unreadable<'_>, now: Timestamp) -> Result<(), LedgerError> {
     let Unreadable { id, why, body, properties } = message;
     // PostgreSQL's texts can't hold a null character, and a stranger's message id may.
     let (id, why) = (id.map(storable), storable(why));

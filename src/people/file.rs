@@ -223,7 +223,8 @@ mod tests {
 
     #[test]
     fn what_a_spreadsheet_would_take_for_a_formula_is_guarded_and_read_back() {
-        let people = ["=1+1@acme.example", "+ada@acme.example", "-x@acme.example", "'=y@acme.example", "mona@acme.example"];
+        let people =
+            ["=1+1@acme.example", "+ada@acme.example", "-x@acme.example", "'=y@acme.example", "mona@acme.example"];
         let people = people.map(|email| PersonRef::Email(email.into()));
         let accounts = ["github@github.com:#1", "github@github.com:bot", "github:octo", "github:a", "github:b"];
         let written = || accounts.into_iter().zip(people.iter().map(Some));
@@ -239,7 +240,9 @@ mod tests {
     #[test]
     fn a_file_that_is_no_people_map_is_not_read_whole() {
         let many = format!("account,person\n{}", "github:#1,user:1\n".repeat(MOST_ROWS + 1));
-        assert!(rows(&many).unwrap_err().to_string().ends_with(": has more than 100000 rows; split it into several files"));
+        assert!(
+            rows(&many).unwrap_err().to_string().ends_with(": has more than 100000 rows; split it into several files")
+        );
         let large = format!("account,person\n{}", "# a comment\n".repeat(16 * 1024 * 1024 / 12));
         assert!(rows(&large).unwrap_err().to_string().ends_with(": has more than 16 MiB; split it into several files"));
         let wrong = rows(&format!("account,person\n{}", "x,y\n".repeat(150))).unwrap_err().to_string();

@@ -248,9 +248,10 @@ async fn what_was_handed_out_before_is_recorded_alone_before_anything_else_is_de
 ) {
     let site = Site::open(on).await;
     let logins = [("one", false), ("two", true), ("three", false), ("four", true)];
-    let batch = logins.into_iter().zip(1..).map(|((login, redelivered), number)| {
-        message(number, redelivered, Payload::Delivery(delivery(login)))
-    });
+    let batch = logins
+        .into_iter()
+        .zip(1..)
+        .map(|((login, redelivered), number)| message(number, redelivered, Payload::Delivery(delivery(login))));
     let handed = site.handed_out(batch.collect()).await;
     assert_eq!((handed.acked, handed.at_once), (vec![2, 4, 1, 3], vec![1, 1, 2]));
 }

@@ -3,6 +3,7 @@
 mod drata;
 mod dry_run;
 mod ending;
+mod files;
 mod limits;
 mod memory;
 mod missing;
@@ -15,4 +16,5 @@ mod several;
 mod spool;
 mod startup;
 mod status;
+mod users;
 mod waiting;

@@ -368,7 +368,9 @@ impl Rights {
             (true, false) if self.publishes => (self.not_consuming, "enough for an ingress, and not for a worker"),
             _ => return,
         };
-        for finding in findings.0.iter_mut().enumerate().filter(|(n, _)| missing.contains(n)).map(|(_, finding)| finding) {
+        for finding in
+            findings.0.iter_mut().enumerate().filter(|(n, _)| missing.contains(n)).map(|(_, finding)| finding)
+        {
             finding.grade = Grade::Warning;
             finding.what.push_str("; that is ");
             finding.what.push_str(enough);

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 
-use crate::broker::encoded::{BodyEncoding, EncodedPayload};
 use crate::broker::Payload;
+use crate::broker::encoded::{BodyEncoding, EncodedPayload};
 use crate::broker::envelope::Envelope;
 
 const APP: &str = "rollcall";

@@ -16,7 +16,9 @@ pub(super) fn check(settings: &Settings, place: &Place, findings: &mut Findings)
     if let Some(file) = place.config.clone().or_else(default_file) {
         let has_password = [&settings.broker.url, &settings.ledger.url].into_iter().flatten().any(holds_password);
         match mode(&file) {
-            Some(mode) if mode & WORLD_WRITES != 0 => findings.add("configuration", State::Warning, changed(&file, mode)),
+            Some(mode) if mode & WORLD_WRITES != 0 => {
+                findings.add("configuration", State::Warning, changed(&file, mode))
+            }
             Some(mode) if mode & WORLD_READS != 0 && has_password => {
                 let what = format!(
                     "{} holds a password and can be read by everybody on this machine (mode {mode:03o}); keep the address \

@@ -139,7 +139,8 @@ async fn a_number_that_no_ingress_can_have_come_to_is_left_out(#[values(Sqlite, 
 async fn sums_beyond_all_numbers_are_shown_as_the_greatest(#[values(Sqlite, PostgreSql)] on: Database) {
     let site = Site::open(on).await;
     for run in 1..=3_i64 {
-        let row = "INSERT INTO stamps (run, source, high, voids, told, since, seen_at) VALUES ($1, 's', $2, 0, $2, 0, 0)";
+        let row =
+            "INSERT INTO stamps (run, source, high, voids, told, since, seen_at) VALUES ($1, 's', $2, 0, $2, 0, 0)";
         sqlx::query(row).bind(run.to_string()).bind(i64::MAX).execute(&site.ledger.write).await.unwrap();
         let gap = "INSERT INTO gaps (run, source, first, last, since) VALUES ($1, 's', 1, $2, 0)";
         sqlx::query(gap).bind(run.to_string()).bind(i64::MAX).execute(&site.ledger.write).await.unwrap();

@@ -12,7 +12,7 @@ const MIB: usize = 1024 * 1024;
 /// How many bytes of bodies the worker decodes at a time by default.
 const MAX_BATCH: usize = 32 * MIB;
 /// What a worker takes beside the bodies, with what the database's client and the allocator keep.
-const BASE: usize = 160 * MIB;
+const BASE: usize = 224 * MIB;
 /// How often the largest body exists while it is recorded.
 const COPIES: usize = 8;
 
