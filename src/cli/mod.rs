@@ -211,8 +211,10 @@ impl Place {
     fn ledger_url(&self, settings: &Settings) -> Result<Option<SecretString>, ConfigError> {
         let url = settings.ledger.url.as_ref().map(|url| url.resolve(&self.env)).transpose();
         let url = url.map_err(|error| settings.needed_for("ledger.url", error))?;
-        let trusted = self.env.get("SSL_CERT_FILE").filter(|file| !file.is_empty());
-        Ok(url.map(|url| SecretString::from(trusting(url, trusted.map(String::as_str)).to_string())))
+        let set = |name| self.env.get(name).map(String::as_str).filter(|value| !value.is_empty());
+        // Its driver has a variable of its own, which goes first.
+        let trusted = set("SSL_CERT_FILE").filter(|_| set("PGSSLROOTCERT").is_none());
+        Ok(url.map(|url| SecretString::from(trusting(url, trusted).to_string())))
     }
 
     /// RabbitMQ's address, if it is the broker.
