@@ -24,6 +24,7 @@ use crate::broker::{Health, SharedBroker, State};
 use crate::config::{ConfigError, Source};
 use crate::delivery::{SourceName, Timestamp};
 use crate::drata::{self, Client};
+use crate::files;
 use crate::ingress::admin::{self, Needed, Part};
 use crate::ingress::{self, Ingress, IngressSource};
 use crate::jobs::{self, Job, Jobs};
@@ -250,6 +251,8 @@ pub struct WorkerRole {
     pub sweep_every: Option<Duration>,
     /// How many unacked messages it may have.
     pub prefetch: u16,
+    /// How many bytes of bodies it decodes at a time.
+    pub max_batch: usize,
     /// How long after a seal over the ledger's history the next one is made.
     pub seal_every: Duration,
     /// How long an accepted delivery may be on its way before it is missing.
@@ -374,7 +377,7 @@ fn start_worker(role: WorkerRole, broker: SharedBroker, alone: bool, back: &Task
     };
     let reconciler =
         Arc::new(Reconciler::new(role.ledger.clone(), role.client, people.clone(), policies, role.reconcile));
-    let worker = Worker::new(role.ledger.clone(), reader(&role.sources)?, Arc::clone(&reconciler));
+    let worker = Worker::new(role.ledger.clone(), reader(&role.sources)?, Arc::clone(&reconciler), role.max_batch);
     let recording = worker.recording();
     let (ledger_part, reporting) = (observe::ledger_part(role.ledger.clone(), Timestamp::now()), back.token().clone());
     let reported = Arc::clone(&recording);
@@ -595,8 +598,9 @@ impl FolderLock {
     /// If it can't be written, or another process has it.
     pub fn take(folder: &Path) -> Result<Self, StartError> {
         let wrong = |why: String| StartError::Folder { folder: folder.to_owned(), why };
-        create_private(folder).map_err(|error| wrong(format!("can't be created: {error}")))?;
-        let file = File::create(folder.join("lock")).map_err(|error| wrong(format!("can't be written: {error}")))?;
+        files::create_folder(folder).map_err(|error| wrong(format!("can't be created: {error}")))?;
+        let file =
+            files::open_private(&folder.join("lock")).map_err(|error| wrong(format!("can't be written: {error}")))?;
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
             Err(TryLockError::WouldBlock) => {
@@ -605,12 +609,6 @@ impl FolderLock {
             Err(TryLockError::Error(error)) => Err(wrong(format!("can't be locked: {error}"))),
         }
     }
-}
-
-/// Bodies are other people's data: the folder is its owner's alone.
-fn create_private(folder: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// Sweeps on the schedule, as one of all workers.

@@ -214,6 +214,17 @@ impl fmt::Display for DeliveryId {
     }
 }
 
+/// By what the tries of a delivery are counted that the broker hands out again and again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TryKey {
+    /// The source.
+    pub source: SourceName,
+    /// The provider's id of it.
+    pub delivery: DeliveryId,
+    /// The digest of its body as it travels: what is decoded to be counted may be what kills.
+    pub digest: Vec<u8>,
+}
+
 /// What the provider calls the event, its action joined on with a dot: `organization.member_added`, `push`.
 ///
 /// At most providers it comes from an unsigned header, so it is a hint: interpreters look at the body.

@@ -28,6 +28,8 @@
 //! | [`evidence`] | the report for auditors |
 //! | [`replay`] | deliveries published again, from the ledger or an export |
 //! | [`recover`] | what a provider failed to deliver: found in its own list, asked for again, waited for |
+//! | [`spreadsheet`] | cells of CSV files that no spreadsheet takes for a formula |
+//! | [`files`] | what rollcall writes on this machine: private, and never behind a symbolic link |
 //! | [`config`], [`telemetry`] | settings, validated whole; logs, which never stop whoever writes them, and metrics |
 //! | [`app`], [`shutdown`], [`jobs`], [`outbound`], [`api`], [`backoff`] | settings → ports → tasks; how every task is started, ends, and is missed if it ends otherwise; what is done on a schedule, and how that stands; how requests of ours go out, to providers' APIs too, and when again |
 //! | [`cli`], [`demo`] | one file a command; the stories |
@@ -55,6 +57,7 @@ pub mod delivery;
 pub mod demo;
 pub mod drata;
 pub mod evidence;
+pub mod files;
 pub mod ingress;
 pub mod jobs;
 pub mod ledger;
@@ -67,6 +70,7 @@ pub mod replay;
 pub mod roster;
 pub mod sandbox;
 pub mod shutdown;
+pub mod spreadsheet;
 pub mod sweep;
 pub mod target;
 pub mod telemetry;

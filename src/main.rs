@@ -13,6 +13,7 @@ use tokio::runtime::Builder;
 const BLOCKED: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
+    rollcall::files::make_new_files_private();
     // One TLS provider for every client of ours. Failing means that somebody has installed one already.
     let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cli = Cli::parse();

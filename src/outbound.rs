@@ -47,8 +47,10 @@ pub(crate) fn no_tls() -> Result<rustls::ClientConfig, rustls::Error> {
 pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => {
+            // Only of the web's schemes addresses are told from names.
+            let is_address = name.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
             let name = name.trim_end_matches('.');
-            name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost")
+            is_address || name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost")
         }
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => IpAddr::V6(address).to_canonical().is_loopback(),

@@ -58,6 +58,7 @@ async fn worker(folder: &Path) -> WorkerRole {
         },
         sweep_every: None,
         prefetch: 1,
+        max_batch: 1 << 20,
         missing_after: defaults.balance.after,
         recover: (Vec::new(), defaults.recover.every),
         rosters: RosterSchedule { sources: Vec::new(), every: second, apart: second },

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::encoded::{BodyEncoding, EncodedPayload};
 use crate::broker::Payload;
 use crate::delivery::{Checkpoint, Delivery, InvalidName, MAX_NAME, RefusedCount, SecretName, Stamp, Timestamp};
 
@@ -20,24 +21,26 @@ pub(super) const VERSION: i64 = 1;
 pub(super) const CHECKPOINT: &str = "rollcall.checkpoint";
 
 /// A message without its body. Text is borrowed wherever it exists already.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Envelope<'a> {
     /// [`CHECKPOINT`], or the delivery's routing key.
     pub(super) kind: Cow<'a, str>,
     /// The provider's delivery id.
-    pub(super) id: Option<&'a str>,
+    pub(super) id: Option<Cow<'a, str>>,
     /// The media type of the body, for other consumers. We never read it: it isn't signed, and the bytes say it too.
-    pub(super) content_type: Option<&'a str>,
+    pub(super) content_type: Option<Cow<'a, str>>,
+    /// How the body is compressed, if it is.
+    pub(super) content_encoding: Option<Cow<'a, str>>,
     /// The source.
-    pub(super) source: Option<&'a str>,
+    pub(super) source: Option<Cow<'a, str>>,
     /// The provider's name in the registry.
-    pub(super) provider: Option<&'a str>,
+    pub(super) provider: Option<Cow<'a, str>>,
     /// What the provider calls the event.
-    pub(super) event: Option<&'a str>,
+    pub(super) event: Option<Cow<'a, str>>,
     /// When ingress had read it, in microseconds since the epoch.
     pub(super) received_at: Option<i64>,
     /// The name of the secret that verified it.
-    pub(super) secret: Option<&'a str>,
+    pub(super) secret: Option<Cow<'a, str>>,
     /// The ingress run that stamped it.
     pub(super) run: Option<Cow<'a, str>>,
     /// Its place in that run.
@@ -53,13 +56,14 @@ impl<'a> Envelope<'a> {
     pub(super) fn of_delivery(delivery: &'a Delivery) -> Self {
         Self {
             kind: delivery.routing_key().into(),
-            id: Some(delivery.id.as_str()),
-            content_type: Some(delivery.media_type()),
-            source: Some(delivery.source.as_str()),
-            provider: Some(&delivery.provider),
-            event: Some(delivery.event.as_str()),
+            id: Some(delivery.id.as_str().into()),
+            content_type: Some(delivery.media_type().into()),
+            content_encoding: None,
+            source: Some(delivery.source.as_str().into()),
+            provider: Some(delivery.provider.as_str().into()),
+            event: Some(delivery.event.as_str().into()),
             received_at: Some(delivery.received_at.micros()),
-            secret: Some(&delivery.secret.0),
+            secret: Some(delivery.secret.0.as_ref().into()),
             run: delivery.stamp.map(|stamp| stamp.run.to_string().into()),
             sequence: delivery.stamp.map(|stamp| signed(stamp.sequence)),
             replay: delivery.replay.map(|replay| replay.to_string().into()),
@@ -71,7 +75,7 @@ impl<'a> Envelope<'a> {
     pub(super) fn of_checkpoint(checkpoint: &'a Checkpoint) -> Self {
         Self {
             kind: CHECKPOINT.into(),
-            source: Some(checkpoint.source.as_str()),
+            source: Some(checkpoint.source.as_str().into()),
             run: Some(checkpoint.run.to_string().into()),
             sequence: Some(signed(checkpoint.sequence)),
             version: Some(VERSION),
@@ -91,49 +95,55 @@ impl<'a> Envelope<'a> {
         serde_json::to_vec(&settled).unwrap_or_default().into()
     }
 
-    /// What the message says.
-    pub(super) fn open(&self, body: Bytes) -> Payload {
-        let read = if self.kind == CHECKPOINT {
-            self.checkpoint(&body).map(Payload::Checkpoint)
+    /// The message, whose body stays as it travels until it is decoded.
+    pub(super) fn with_body(&self, body: Bytes) -> EncodedPayload {
+        let head = if self.kind == CHECKPOINT {
+            self.checkpoint().map(Payload::Checkpoint)
         } else {
-            self.delivery(&body).map(Payload::Delivery)
+            self.delivery().map(Payload::Delivery)
         };
-        read.unwrap_or_else(|why| unreadable(self.id, why.0, body))
+        let head = head.unwrap_or_else(|why| Payload::Unreadable {
+            id: self.id.as_deref().map(str::to_owned),
+            why: why.0,
+            body: Bytes::new(),
+            properties: self.properties(),
+        });
+        EncodedPayload::new(head, BodyEncoding::of(self.content_encoding.as_deref()), body)
     }
 
-    fn checkpoint(&self, body: &Bytes) -> Result<Checkpoint, Why> {
+    /// What is kept of it beside the body of a message that can't be read, so that it can be read again. None for what no
+    /// version of rollcall has sent.
+    pub(super) fn properties(&self) -> Option<String> {
+        self.version.and_then(|_| serde_json::to_string(self).ok())
+    }
+
+    /// A checkpoint without what its body says.
+    fn checkpoint(&self) -> Result<Checkpoint, Why> {
         self.known_version()?;
         let stamp = self.stamp()?.ok_or_else(|| Why("it has no run and sequence".into()))?;
-        let (voids, held, refused) = match serde_json::from_slice(body) {
-            Ok(Settled::Voids(voids)) => (voids.into_owned(), None, Vec::new()),
-            Ok(Settled::More { voids, held, refused }) => (voids.into_owned(), held, refused.into_owned()),
-            Err(_) => return Err(Why("its body is neither a list of numbers nor an object with one".into())),
-        };
-        if refused.iter().any(|refused| refused.reason.len() > MAX_NAME || refused.sender.len() > MAX_NAME) {
-            return Err(Why("a reason or a sender of its refusals is longer than 255 bytes".into()));
-        }
         Ok(Checkpoint {
             run: stamp.run,
-            source: required("source", self.source)?.parse()?,
+            source: required("source", self.source.as_deref())?.parse()?,
             sequence: stamp.sequence,
-            voids,
-            held,
-            refused,
+            voids: Vec::new(),
+            held: None,
+            refused: Vec::new(),
         })
     }
 
-    fn delivery(&self, body: &Bytes) -> Result<Delivery, Why> {
+    /// A delivery without its body.
+    fn delivery(&self) -> Result<Delivery, Why> {
         self.known_version()?;
         Ok(Delivery {
-            source: required("source", self.source)?.parse()?,
-            provider: provider(required("provider", self.provider)?)?,
-            id: required("message id", self.id)?.parse()?,
-            event: required("event", self.event)?.parse()?,
+            source: required("source", self.source.as_deref())?.parse()?,
+            provider: provider(required("provider", self.provider.as_deref())?)?,
+            id: required("message id", self.id.as_deref())?.parse()?,
+            event: required("event", self.event.as_deref())?.parse()?,
             received_at: Timestamp(required("time of receipt", self.received_at)?),
-            secret: SecretName(required("name of a secret", self.secret)?.into()),
+            secret: SecretName(required("name of a secret", self.secret.as_deref())?.into()),
             stamp: self.stamp()?,
             replay: self.replay.as_deref().map(|text| uuid("replay id", text)).transpose()?,
-            body: body.clone(),
+            body: Bytes::new(),
         })
     }
 
@@ -171,9 +181,21 @@ enum Settled<'a> {
     },
 }
 
-/// A message that can't be read.
-pub(super) fn unreadable(id: Option<&str>, why: String, body: Bytes) -> Payload {
-    Payload::Unreadable { id: id.map(str::to_owned), why, body }
+/// Reads what the body of a checkpoint says into it.
+///
+/// # Errors
+/// One clause that says what is wrong with it.
+pub(super) fn settle(checkpoint: &mut Checkpoint, body: &[u8]) -> Result<(), String> {
+    let (voids, held, refused) = match serde_json::from_slice(body) {
+        Ok(Settled::Voids(voids)) => (voids.into_owned(), None, Vec::new()),
+        Ok(Settled::More { voids, held, refused }) => (voids.into_owned(), held, refused.into_owned()),
+        Err(_) => return Err("its body is neither a list of numbers nor an object with one".to_owned()),
+    };
+    if refused.iter().any(|refused| refused.reason.len() > MAX_NAME || refused.sender.len() > MAX_NAME) {
+        return Err("a reason or a sender of its refusals is longer than 255 bytes".to_owned());
+    }
+    *checkpoint = Checkpoint { voids, held, refused, ..checkpoint.clone() };
+    Ok(())
 }
 
 /// Why a message can't be read. Never holds any of its values.
@@ -236,9 +258,10 @@ pub(super) mod tests {
             delivery in any_delivery(), content_type in proptest::option::of("[ -~]{0,30}"),
         ) {
             let envelope = Envelope::of_delivery(&delivery);
-            prop_assert_eq!(envelope.content_type, Some(delivery.media_type()));
-            for content_type in [envelope.content_type, content_type.as_deref()] {
-                match (Envelope { content_type, ..envelope.clone() }).open(delivery.body.clone()) {
+            prop_assert_eq!(envelope.content_type.as_deref(), Some(delivery.media_type()));
+            for content_type in [envelope.content_type.clone(), content_type.map(Cow::Owned)] {
+                let travelled = Envelope { content_type, ..envelope.clone() }.with_body(delivery.body.clone());
+                match travelled.decode(usize::MAX).unwrap() {
                     Payload::Delivery(back) => prop_assert_eq!(&back, &delivery),
                     other => prop_assert!(false, "{other:?}"),
                 }
@@ -257,7 +280,7 @@ pub(super) mod tests {
                 run: Uuid::from_u128(run), source: "acme".parse().unwrap(), sequence: sequence.into(), voids, held,
                 refused: refused.collect(),
             };
-            match Envelope::of_checkpoint(&checkpoint).open(Envelope::settled(&checkpoint)) {
+            match Envelope::of_checkpoint(&checkpoint).with_body(Envelope::settled(&checkpoint)).decode(usize::MAX).unwrap() {
                 Payload::Checkpoint(back) => prop_assert_eq!(back, checkpoint),
                 other => prop_assert!(false, "{other:?}"),
             }
@@ -266,7 +289,11 @@ pub(super) mod tests {
 
     #[test]
     fn what_does_not_fit_is_unreadable_and_says_why() {
-        let why = |envelope: Envelope<'_>| match envelope.open(Bytes::from_static(b"body")) {
+        let why = |envelope: Envelope<'_>| match envelope
+            .with_body(Bytes::from_static(b"body"))
+            .decode(usize::MAX)
+            .unwrap()
+        {
             Payload::Unreadable { why, body, .. } => {
                 assert_eq!(body, "body");
                 why
@@ -277,7 +304,7 @@ pub(super) mod tests {
         let ours = Envelope { version: Some(1), kind: "github.push".into(), ..Envelope::default() };
         assert_eq!(why(ours.clone()), "it has no source");
         assert_eq!(why(Envelope { version: Some(2), ..ours.clone() }), "its version is 2, and this program reads 1");
-        let half = Envelope { kind: CHECKPOINT.into(), source: Some("acme"), sequence: Some(3), ..ours };
+        let half = Envelope { kind: CHECKPOINT.into(), source: Some("acme".into()), sequence: Some(3), ..ours };
         assert_eq!(why(half), "it has a run without a sequence, or the other way round");
     }
 }

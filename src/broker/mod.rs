@@ -11,7 +11,9 @@
 //! * Replays wait in a queue of their own, so that however many they are, work doesn't wait for them.
 //! * Outages are waited out inside: [`Consumer::next`] and [`Consumer::ack`] never fail because a connection broke.
 
+mod compression;
 pub mod embedded;
+mod encoded;
 mod envelope;
 mod pause;
 pub mod rabbitmq;
@@ -21,6 +23,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use self::encoded::{EncodedPayload, NotDecoded};
 use crate::delivery::{Checkpoint, Delivery};
 
 /// Why a publish didn't succeed. In every case the delivery may be stored all the same.
@@ -105,14 +108,17 @@ pub enum Payload {
         id: Option<String>,
         /// Why it can't be read.
         why: String,
-        /// The bytes.
+        /// The bytes, as they travelled.
         body: bytes::Bytes,
+        /// What else there was, if it bears a version of rollcall's: [`EncodedPayload::kept`] reads it again.
+        properties: Option<String>,
     },
 }
 
 impl Payload {
     /// The length of its body, in bytes.
-    fn len(&self) -> usize {
+    #[must_use]
+    pub fn body_len(&self) -> usize {
         match self {
             Self::Delivery(delivery) => delivery.body.len(),
             Self::Checkpoint(checkpoint) => checkpoint.voids.len() * size_of::<u64>(),
@@ -121,13 +127,19 @@ impl Payload {
     }
 }
 
+/// What to keep of a delivery beside its body, so that [`EncodedPayload::kept`] reads it again.
+#[must_use]
+pub fn kept_properties(delivery: &Delivery) -> Option<String> {
+    envelope::Envelope::of_delivery(delivery).properties()
+}
+
 impl std::fmt::Debug for Payload {
     /// Leaves bodies out, so that no log line can carry one.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Delivery(delivery) => f.debug_tuple("Delivery").field(delivery).finish(),
             Self::Checkpoint(checkpoint) => f.debug_tuple("Checkpoint").field(checkpoint).finish(),
-            Self::Unreadable { id, why, body } => {
+            Self::Unreadable { id, why, body, .. } => {
                 f.debug_struct("Unreadable").field("id", id).field("why", why).field("bytes", &body.len()).finish()
             }
         }
@@ -162,8 +174,8 @@ pub struct Message {
     pub lane: Lane,
     /// Whether it may have been handed out before.
     pub redelivered: bool,
-    /// What it says.
-    pub payload: Payload,
+    /// What it says, with its body as it travels.
+    pub payload: EncodedPayload,
 }
 
 /// Names an unacked message: the consuming session and the place in it. Acking a message of a session that is over does

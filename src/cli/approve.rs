@@ -99,7 +99,7 @@ pub(super) async fn run(args: Args, place: &Place, out: &mut (dyn Write + Send))
             return Ok(Exit::Done);
         }
         let detail = format!("{} of {}: {count} accounts", found.event, found.source);
-        if !ledger.approve(found.row, &entry, place.operator(), &detail).await? {
+        if !ledger.approve(found.row, &entry, &place.operator(), &detail).await? {
             return Err(not_held().into());
         }
         approved = true;

@@ -2,6 +2,9 @@
 //!
 //! It only looks: it writes nothing at Drata or in the ledger, and creates nothing at the broker.
 
+mod files;
+mod transport;
+
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
@@ -98,6 +101,8 @@ pub(super) async fn run(args: Args, place: &Place, out: &mut dyn Write) -> anyho
     let mut findings = Findings::default();
     let sources = settings.sources.len();
     findings.add("configuration", State::Ok, format!("valid, {sources} source{}", if sources == 1 { "" } else { "s" }));
+    files::check(&settings, place, &mut findings);
+    transport::check(&settings, place, &mut findings)?;
     broker(&settings, place, &mut findings).await?;
     spool(&settings, &mut findings);
     ledger(&settings, place, &mut findings).await?;

@@ -35,11 +35,13 @@ With --json: an array of objects with row, received_at, source, provider, delive
 copies, replays, repeated and conflicting; with --watch one object a line. Times are RFC 3339.";
 
 const UNREADABLE: &str = "\
-They came over the broker and not from an ingress, or were damaged on the way. Each is kept once, however often it came, \
-and never tried again: whoever may publish to the exchange is who to ask.
+They came over the broker and not from an ingress, were damaged on the way, or couldn't be read by the worker that had \
+them. Each is kept once, however often it came. What bears a version of rollcall's can be read again: `rollcall replay \
+--unreadable`. Of all others whoever may publish to the exchange is who to ask.
 
 With --json: an array of objects with row, first_seen, last_seen, copies, message (the id that its publisher gave it), \
-why and bytes (how many). Times are RFC 3339.";
+why, bytes (how many), ours (whether it bears a version of rollcall's) and replay (the replay that has published it \
+again). Times are RFC 3339.";
 
 /// List deliveries, the last recorded first, and what became of each
 #[derive(Clone, Debug, clap::Args)]
@@ -285,7 +287,12 @@ fn unreadable(rows: &[UnreadableRow], as_json: bool, width: Width, out: &mut dyn
         let message = row.message.clone().unwrap_or_else(|| "-".to_owned());
         let (copies, bytes) = (row.copies.to_string(), row.bytes.to_string());
         let cells = [format!("#{}", row.row), time(row.first_seen), time(row.last_seen), copies, bytes, message];
-        table.row(cells, &row.why);
+        let next = match &row.replay {
+            Some(replay) => format!(" · published again by replay {replay}"),
+            None if row.ours => " · `rollcall replay --unreadable` reads it again".to_owned(),
+            None => String::new(),
+        };
+        table.row(cells, &format!("{}{next}", row.why));
     }
     Ok(table.write(out, 0, width)?)
 }

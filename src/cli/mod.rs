@@ -12,6 +12,7 @@ pub mod explain;
 mod gaps;
 mod migrate;
 pub mod named;
+mod operator;
 mod people;
 pub mod providers;
 mod ready;
@@ -37,6 +38,7 @@ use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 pub use self::exit::Exit;
 use self::exit::Misuse;
@@ -174,6 +176,16 @@ impl Place {
     }
 }
 
+/// PostgreSQL's address with the certificates to trust besides. Every other client of ours honours `SSL_CERT_FILE` by
+/// itself; this one only knows what its address says.
+fn trusting(mut url: Url, certificates: Option<&str>) -> Url {
+    let says = |names: &[&str]| url.query_pairs().any(|(name, _)| names.contains(&name.as_ref()));
+    if let Some(file) = certificates.filter(|_| !says(&["sslrootcert", "ssl-root-cert", "ssl-ca"])) {
+        url.query_pairs_mut().append_pair("sslrootcert", file);
+    }
+    url
+}
+
 /// What a command says when the platform couldn't be asked: out of reach, or refused.
 fn asked_in_vain(failure: &Failure) -> anyhow::Error {
     if failure.is_transient() { OutOfReach(failure.to_string()).into() } else { anyhow::anyhow!("{failure}") }
@@ -191,16 +203,18 @@ impl Place {
     }
 
     /// Who runs the command, as far as the environment tells.
-    fn operator(&self) -> &str {
-        let names = ["SUDO_USER", "LOGNAME", "USER"];
-        names.iter().find_map(|name| self.env.get(*name)).map_or("unknown", String::as_str)
+    fn operator(&self) -> String {
+        operator::of(&self.env)
     }
 
     /// PostgreSQL's address, if the ledger is there.
     fn ledger_url(&self, settings: &Settings) -> Result<Option<SecretString>, ConfigError> {
         let url = settings.ledger.url.as_ref().map(|url| url.resolve(&self.env)).transpose();
         let url = url.map_err(|error| settings.needed_for("ledger.url", error))?;
-        Ok(url.map(|url| SecretString::from(url.to_string())))
+        let set = |name| self.env.get(name).map(String::as_str).filter(|value| !value.is_empty());
+        // Its driver has a variable of its own, which goes first.
+        let trusted = set("SSL_CERT_FILE").filter(|_| set("PGSSLROOTCERT").is_none());
+        Ok(url.map(|url| SecretString::from(trusting(url, trusted).to_string())))
     }
 
     /// RabbitMQ's address, if it is the broker.

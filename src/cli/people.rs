@@ -88,7 +88,8 @@ enum Command {
     Suggest(suggest::Args),
     /// Write what operators have said as CSV that `rollcall people import` reads
     #[command(
-        after_help = "What people.csv and e-mail addresses say isn't part of it: `rollcall people list` shows that, too."
+        after_help = "What people.csv and e-mail addresses say isn't part of it: `rollcall people list` shows that, too. What a \
+                      spreadsheet would take for a formula has an apostrophe before it, which `rollcall people import` takes away."
     )]
     Export,
 }
@@ -103,7 +104,7 @@ identity_email, platform, or null), operator, said_at, state, reason and after (
 
 const IMPORT: &str = "\
 The file is CSV as people.csv: the header account,person, then a row for each account with an e-mail address, user:518, or \
-nobody. What operators have said of other accounts stays.
+nobody; at most 100,000 rows and 16 MiB. What operators have said of other accounts stays.
 
 With --json: an array of objects with account, login, known, person and news ({\"is\": \"added\" | \"changed\" | \"left\"}).";
 
@@ -163,10 +164,10 @@ pub(super) async fn run(args: Args, place: &Place, out: &mut (dyn Write + Send))
     match args.command {
         Command::List(args) => list(&args, &ledger, out).await?,
         Command::Link { account, person, json } => {
-            say(&settings, &ledger, Word { account, person: Some(person) }, operator, json, out).await?;
+            say(&settings, &ledger, Word { account, person: Some(person) }, &operator, json, out).await?;
         }
         Command::Unlink { account, json } => {
-            say(&settings, &ledger, Word { account, person: None }, operator, json, out).await?;
+            say(&settings, &ledger, Word { account, person: None }, &operator, json, out).await?;
         }
         Command::Import { file, dry_run, json: as_json, width } => {
             let taking = if dry_run { Taking::Rehearsed } else { Taking::Once };
@@ -174,7 +175,7 @@ pub(super) async fn run(args: Args, place: &Place, out: &mut (dyn Write + Send))
                 .iter()
                 .map(|row| Word { account: placed(&settings, row.account.clone()), person: row.person.clone() })
                 .collect();
-            let heard = ledger.hear(&words, operator, taking).await?.map_err(|unheard| {
+            let heard = ledger.hear(&words, &operator, taking).await?.map_err(|unheard| {
                 Misuse(blamed(&file, unheard.into_iter().map(|(n, why)| (rows.get(n).map_or(0, |row| row.line), why))))
             })?;
             if as_json { json(out, &heard)? } else { imported(&heard, dry_run, width, out)? }

@@ -108,7 +108,7 @@ async fn go(
             for hook in found.hooks {
                 let watcher = |hook: &HookPath, step| progress.show(hook, step);
                 let (wait, forgotten, by) = (args.wait, args.forgotten, place.operator());
-                let manner = Manner { since, forgotten, wait, by, scheduled: false };
+                let manner = Manner { since, forgotten, wait, by: &by, scheduled: false };
                 if args.dry_run {
                     plans.push(recovery.plan(&hook, &manner, &watcher).await?);
                 } else {

@@ -30,6 +30,7 @@ use crate::replay::destination::Destination;
 use crate::replay::export::{Contents, Import, ImportSource, Lines, Seals};
 use crate::replay::pace::Rate;
 use crate::replay::plan::{Plan, plan};
+use crate::replay::unreadable::{self, ReadAgain};
 use crate::replay::{Ended, Origin, ReplayError, Run};
 use crate::shutdown::signal;
 
@@ -44,6 +45,7 @@ Examples:
   rollcall replay --delivery 72d3162e-cc78-11e3-81ab-4c9367dc0958
   rollcall replay --reason 'no source' --rate 200 --yes --wait
   rollcall replay --all --rate unlimited
+  rollcall replay --unreadable --dry-run              which messages that couldn't be read can be read now
   rollcall replay --resume                            go on where the last one was interrupted
   rollcall replay list                                what was replayed, and how much of it is recorded
   rollcall replay show                                what the last one has changed
@@ -74,6 +76,9 @@ pub(super) struct Args {
     /// All deliveries of the ledger
     #[arg(long, help_heading = "Which deliveries")]
     all: bool,
+    /// Messages that couldn't be read and bear a version of rollcall's, read again
+    #[arg(long, conflicts_with_all = ["all", "from_file", "to"], help_heading = "Which deliveries")]
+    unreadable: bool,
     /// Those of a file that `rollcall deliveries export` has written
     #[arg(long, value_name = "FILE", help_heading = "Which deliveries")]
     from_file: Option<PathBuf>,
@@ -144,6 +149,9 @@ enum Command {
 struct Job {
     /// The file; none for a choice of the ledger's deliveries.
     file: Option<FileJob>,
+    /// Whether the messages that couldn't be read are read again.
+    #[serde(default)]
+    unreadable: bool,
     /// The URL; none for the broker.
     to: Option<ToJob>,
     rate: Rate,
@@ -215,6 +223,13 @@ impl Replay<'_> {
         if let Some(file) = &args.from_file {
             return self.begin_file(file, args).await;
         }
+        if args.unreadable {
+            if !filter.is_all() {
+                let why = "--unreadable takes all messages that can be read again, and no other choice";
+                return Err(Misuse(why.to_owned()).into());
+            }
+            return self.begin_unreadable(args).await;
+        }
         if filter.is_all() && !args.all {
             let why = "say which deliveries, such as --outcome parked or --since 7d, or --all of them; see --help";
             return Err(Misuse(why.to_owned()).into());
@@ -240,7 +255,7 @@ impl Replay<'_> {
             writeln!(std::io::stderr(), "Nothing was published.")?;
             return Ok(Err(Exit::Done));
         }
-        let job = Job { file: None, to, rate: args.rate };
+        let job = Job { file: None, unreadable: false, to, rate: args.rate };
         let id = Uuid::now_v7();
         let total = self.record(id, &filter.to_string(), &job, Chosen::Deliveries(&filter)).await?;
         let progress = ReplayProgress::default();
@@ -268,11 +283,33 @@ impl Replay<'_> {
         let choice = format!("{} ({} deliveries)", path.display(), contents.deliveries);
         let (digest, distinct) = (contents.digest, contents.distinct);
         let file = FileJob { path: path.clone(), digest, trusted: args.trusted, into: args.into.clone() };
-        let job = Job { file: Some(file), to, rate: args.rate };
+        let job = Job { file: Some(file), unreadable: false, to, rate: args.rate };
         let id = Uuid::now_v7();
         let total = self.record(id, &choice, &job, Chosen::Lines(contents.deliveries)).await?;
         let origin = Origin::File(Box::new(Lines::open(&path, import).await.map_err(unusable)?));
         Ok(Ok(Ready { id, origin, job, total, distinct, progress: ReplayProgress::default() }))
+    }
+
+    async fn begin_unreadable(&mut self, args: &Args) -> anyhow::Result<Result<Ready, Exit>> {
+        let plan = unreadable::plan(self.ledger).await?;
+        if args.dry_run || plan.deliveries == 0 {
+            if args.json {
+                json(self.out, &plan)?;
+            } else {
+                show_read_again(&plan, args, self.out)?;
+            }
+            return Ok(Err(Exit::Done));
+        }
+        if !confirmed(args, plan.deliveries, |err| show_read_again(&plan, args, err))? {
+            writeln!(std::io::stderr(), "Nothing was published.")?;
+            return Ok(Err(Exit::Done));
+        }
+        let job = Job { file: None, unreadable: true, to: None, rate: args.rate };
+        let id = Uuid::now_v7();
+        let choice = format!("unreadable messages ({} deliveries)", plan.deliveries);
+        let total = self.record(id, &choice, &job, Chosen::Lines(plan.deliveries)).await?;
+        let progress = ReplayProgress::default();
+        Ok(Ok(Ready { id, origin: Origin::Unreadable, job, total, distinct: total, progress }))
     }
 
     async fn record(&self, id: Uuid, choice: &str, job: &Job, what: Chosen<'_>) -> anyhow::Result<i64> {
@@ -282,7 +319,7 @@ impl Replay<'_> {
             Some(to) => format!("{choice}, to {}", to.url),
             None => choice.to_owned(),
         };
-        let new = NewReplay { id, started_by: by, choice: &choice, job: &job, what };
+        let new = NewReplay { id, started_by: &by, choice: &choice, job: &job, what };
         Ok(self.ledger.begin_replay(new).await?)
     }
 
@@ -302,6 +339,7 @@ impl Replay<'_> {
         }
         let job: Job = serde_json::from_str(&found.job).context("the ledger doesn't say how to go on with it")?;
         let (origin, distinct) = match &job.file {
+            None if job.unreadable => (Origin::Unreadable, found.total),
             None => (Origin::Ledger, found.total),
             Some(file) => {
                 let import = self.import(file.trusted, file.into.clone());
@@ -698,6 +736,36 @@ fn show_contents(contents: &Contents, args: &Args, out: &mut dyn Write) -> anyho
     ];
     for (what, fact) in facts {
         sentence(out, 2, args.width, &format!("{what:<10}  {fact}"))?;
+    }
+    Ok(())
+}
+
+fn show_read_again(plan: &ReadAgain, args: &Args, out: &mut dyn Write) -> anyhow::Result<()> {
+    if plan.deliveries == 0 {
+        writeln!(out, "No unreadable message can be read now.")?;
+    } else {
+        writeln!(out, "Can be read now")?;
+        let at = |at: Option<crate::delivery::Timestamp>| at.map_or_else(|| "-".to_owned(), time);
+        let sources: Vec<String> = plan.sources.iter().map(|(source, count)| format!("{count} of {source}")).collect();
+        let facts = [
+            ("deliveries", format!("{} ({})", plan.deliveries, sources.join(", "))),
+            ("received", format!("{} to {}", at(plan.first), at(plan.last))),
+        ];
+        for (what, fact) in facts {
+            sentence(out, 2, args.width, &format!("{what:<10}  {fact}"))?;
+        }
+    }
+    if plan.unread.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nStill unreadable")?;
+    let mut table = Table::new(&["ROW", "WHY"]);
+    for unread in plan.unread.iter().take(LISTED) {
+        table.row([format!("#{}", unread.row), unread.why.clone()], "");
+    }
+    table.write(out, 2, args.width)?;
+    if plan.unread.len() > LISTED {
+        writeln!(out, "  and {} more; --dry-run --json has them", plan.unread.len() - LISTED)?;
     }
     Ok(())
 }

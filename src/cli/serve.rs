@@ -137,6 +137,7 @@ pub(super) async fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
         },
         sweep_every: settings.sweep.every,
         prefetch: settings.broker.prefetch,
+        max_batch: usize::try_from(settings.broker.max_batch.as_u64()).unwrap_or(usize::MAX),
         missing_after: settings.balance.after,
         recover: (recoveries, settings.recover.every),
         rosters: RosterSchedule { sources: rosters, every: settings.roster.every, apart: settings.roster.apart },

@@ -658,11 +658,23 @@ async fn messages_that_cannot_be_read_are_listed_and_their_bytes_are_written() {
         "copies": 2,
         "message": "m-1",
         "why": "it isn't one of ours: it has no headers",
-        "bytes": 5
+        "bytes": 5,
+        "ours": false,
+        "replay": null
       }
     ]
     "#);
     let sample = Sample::new().await;
     assert_eq!(run(&sample, &["deliveries", "unreadable", "#1"]).await.unwrap(), "hello");
     insta::assert_snapshot!(refused(&["deliveries", "unreadable", "2"]).await, @r##"unreadable message "#2" isn't in the ledger; `rollcall deliveries unreadable` lists what is"##);
+}
+
+#[test]
+fn postgresql_trusts_the_certificates_of_the_environment_unless_its_address_says_others() {
+    let trusting = |url: &str, file| super::trusting(url.parse().unwrap(), file).to_string();
+    let plain = "postgres://db.example/rollcall?sslmode=verify-full";
+    assert_eq!(trusting(plain, None), plain);
+    assert_eq!(trusting(plain, Some("/etc/ca.pem")), format!("{plain}&sslrootcert=%2Fetc%2Fca.pem"));
+    let own = "postgres://db.example/rollcall?sslrootcert=/own.pem";
+    assert_eq!(trusting(own, Some("/etc/ca.pem")), own);
 }

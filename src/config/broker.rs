@@ -23,6 +23,8 @@ pub struct Broker {
     pub compression: Compression,
     /// How many unacked messages a worker holds.
     pub prefetch: u16,
+    /// How many bytes of bodies a worker decodes at a time.
+    pub max_batch: ByteSize,
     /// Whether to declare exchange, queues and bindings.
     pub declare: bool,
     /// How long to wait for one confirm.
@@ -48,6 +50,7 @@ impl Broker {
         let max_message = layers.required("broker.max_message");
         let compression = layers.required("broker.compression");
         let prefetch = layers.required("broker.prefetch");
+        let max_batch = layers.required("broker.max_batch");
         let declare = layers.required("broker.declare");
         let confirm_timeout = layers.required("broker.confirm_timeout");
         let publish_timeout = layers.required("broker.publish_timeout");
@@ -57,6 +60,7 @@ impl Broker {
             max_message: max_message?,
             compression: compression?,
             prefetch: prefetch?,
+            max_batch: max_batch?,
             declare: declare?,
             confirm_timeout: confirm_timeout?,
             publish_timeout: publish_timeout?,

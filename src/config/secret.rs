@@ -12,6 +12,7 @@ use url::Url;
 use super::problem::{ConfigError, Problem};
 use super::value::{Setting, Written};
 use crate::delivery::SecretName;
+use crate::outbound::is_loopback;
 use crate::provider::Secret;
 
 /// Where a secret is kept.
@@ -161,6 +162,19 @@ impl fmt::Debug for UrlRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "UrlRef({self})")
     }
+}
+
+/// Whether requests to that address go over a network unencrypted.
+pub(super) fn is_clear(url: &Url) -> bool {
+    url.scheme() == "http" && !is_loopback(url)
+}
+
+/// The way out for whoever means an address that is in the clear.
+pub(super) fn meant(key: &str) -> String {
+    format!(
+        ", since what is sent to http:// can be read and changed by whoever is on the way, the key included; write \
+         {key} = true beside it if that network is all yours"
+    )
 }
 
 /// A URL as it may be shown: without user, password, query and fragment.

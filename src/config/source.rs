@@ -7,7 +7,7 @@ use url::Url;
 
 use super::layers::{Layers, did_you_mean};
 use super::problem::nearest;
-use super::secret::SecretRef;
+use super::secret::{SecretRef, is_clear, meant};
 use super::value::{Setting, Written};
 use crate::access::RootPattern;
 use crate::delivery::SourceName;
@@ -47,7 +47,7 @@ const CHOOSE_ON_ACCESS_LOST: &str = "must be chosen, since each choice has its p
     \"unlink\": a leaver's account is unlinked at once, and the stamp that test 94 looks for on the linked account can no longer be found there.";
 
 /// Every key that all sources have. What isn't here is the provider's own.
-const COMMON: [&str; 15] = [
+const COMMON: [&str; 16] = [
     "name",
     "provider",
     "secrets",
@@ -63,6 +63,7 @@ const COMMON: [&str; 15] = [
     "drift",
     "api_token",
     "api_url",
+    "insecure",
 ];
 
 /// How many accounts one event may take access from, if the source doesn't say.
@@ -239,6 +240,12 @@ fn api(
         }
     } else if matches!((&token, &url), (Some(None), Some(Some(_)))) {
         reader.blame("api_url", "is of no use without api_token; give it one, or leave the key out");
+    }
+    let insecure: Option<Option<bool>> = reader.take("insecure");
+    if let (Some(Some(url)), Some(None | Some(false))) = (&url, insecure)
+        && is_clear(url)
+    {
+        reader.blame("api_url", format!("must begin with https://{}", meant("insecure")));
     }
     if let Some(Some(url)) = &url
         && let Err(error) = crate::api::check(url)

@@ -184,6 +184,7 @@ impl Stage {
             },
             sweep_every: None,
             prefetch: 100,
+            max_batch: 32 * 1024 * 1024,
             missing_after: defaults.balance.after,
             recover: (Vec::new(), defaults.recover.every),
             rosters: app::RosterSchedule {

@@ -7,6 +7,7 @@ use crate::delivery::Timestamp;
 use crate::drata::LinkEvent;
 use crate::ledger::show::AccountLabel;
 use crate::ledger::show::evidence::{ActionRow, Cause, EvidenceRow};
+use crate::spreadsheet::guarded;
 use crate::target::LinkStatus;
 
 const HEADER: [&str; 24] = [
@@ -46,7 +47,7 @@ impl<'a> Csv<'a> {
     }
 
     fn write(&mut self, cells: [Option<String>; HEADER.len()]) -> anyhow::Result<()> {
-        Ok(self.0.write_record(cells.into_iter().map(|cell| harmless(cell.unwrap_or_default())))?)
+        Ok(self.0.write_record(cells.iter().map(|cell| guarded(cell.as_deref().unwrap_or_default()).into_owned()))?)
     }
 }
 
@@ -122,9 +123,4 @@ fn key(account: Option<&AccountLabel>) -> Option<String> {
 
 fn login(account: Option<&AccountLabel>) -> Option<String> {
     account.and_then(|account| account.login.clone())
-}
-
-/// A cell that no spreadsheet takes for a formula: <https://owasp.org/www-community/attacks/CSV_Injection>.
-fn harmless(cell: String) -> String {
-    if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell }
 }

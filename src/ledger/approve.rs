@@ -104,6 +104,7 @@ async fn record(tx: &mut AnyConnection, entry: &Entry) -> Result<Counts, LedgerE
     let now = now(&mut *tx).await?;
     let approved = Entry { approved: true, ..entry.clone() };
     let mut counts = Counts::default();
-    Recorder { tx, counts: &mut counts, now }.delivery(&approved, false).await?;
+    let received_at = approved.delivery.received_at;
+    Recorder { tx, counts: &mut counts, now }.delivery(&approved, received_at, false).await?;
     Ok(counts)
 }

@@ -44,13 +44,13 @@ impl Balance {
     /// How many deliveries are missing.
     #[must_use]
     pub fn missing(&self) -> i64 {
-        self.gaps.iter().map(Gap::count).sum()
+        self.gaps.iter().map(Gap::count).fold(0, i64::saturating_add)
     }
 
     /// Whether accepted is the sum of the outcomes and the gaps. It isn't only if something was lost or counted twice.
     #[must_use]
     pub fn adds_up(&self) -> bool {
-        self.accepted == self.outcomes.values().sum::<i64>() + self.missing()
+        self.accepted == self.outcomes.values().copied().fold(self.missing(), i64::saturating_add)
     }
 }
 
@@ -103,7 +103,7 @@ impl Gap {
     /// How many deliveries are missing.
     #[must_use]
     pub const fn count(&self) -> i64 {
-        self.last - self.first + 1
+        self.last.saturating_sub(self.first).saturating_add(1)
     }
 }
 
@@ -170,7 +170,16 @@ struct Missing {
     after: Option<Neighbour>,
 }
 
+/// So far at most a number lies beyond the highest that is known. No ingress is so far ahead of the ledger, and none lives
+/// to reach it: a number beyond isn't an ingress's, and neither names deliveries that are missing nor is added up.
+const MOST_AHEAD: i64 = 1 << 32;
+
 impl Count {
+    /// Whether an ingress may have come to this number.
+    const fn is_plausible(&self, number: i64) -> bool {
+        number >= 0 && number.saturating_sub(self.high) <= MOST_AHEAD
+    }
+
     /// Takes note of a number, and of the delivery that bore it. Returns whether it was missing until now.
     fn take(&mut self, number: i64, delivery: Option<&Neighbour>, now: Timestamp) -> bool {
         if number > self.high {
@@ -220,11 +229,20 @@ impl Tally {
         tx: &mut AnyConnection,
         delivery: &Delivery,
         stamp: Stamp,
+        received_at: Timestamp,
         now: Timestamp,
     ) -> Result<bool, LedgerError> {
-        let arrived = Neighbour { received_at: delivery.received_at, delivery: delivery.id.to_string() };
+        let arrived = Neighbour { received_at, delivery: delivery.id.to_string() };
         let count = self.count(tx, stamp.run, &delivery.source).await?;
-        Ok(count.take(number(stamp.sequence), Some(&arrived), now))
+        let number = number(stamp.sequence);
+        if !count.is_plausible(number) {
+            tracing::error!(
+                source = %delivery.source, id = %delivery.id, run = %stamp.run, sequence = number, highest = count.high,
+                "a delivery has a sequence number that no ingress can have given it; it is left out of the balance"
+            );
+            return Ok(false);
+        }
+        Ok(count.take(number, Some(&arrived), now))
     }
 
     /// An ingress says how far it has come.
@@ -235,12 +253,20 @@ impl Tally {
         now: Timestamp,
     ) -> Result<(), LedgerError> {
         let count = self.count(tx, checkpoint.run, &checkpoint.source).await?;
+        if !count.is_plausible(number(checkpoint.sequence)) {
+            tracing::error!(
+                source = %checkpoint.source, run = %checkpoint.run, sequence = checkpoint.sequence, highest = count.high,
+                "a checkpoint has a sequence number that no ingress can have come to; it is left out of the balance"
+            );
+            return Ok(());
+        }
         count.close(number(checkpoint.sequence), None, now);
         count.told = count.told.max(number(checkpoint.sequence));
         if let Some(held) = checkpoint.held {
             count.hold(number(held), now);
         }
-        for void in &checkpoint.voids {
+        // What is beyond the checkpoint's own number it can't know of.
+        for void in checkpoint.voids.iter().filter(|void| **void <= checkpoint.sequence) {
             if count.take(number(*void), None, now) {
                 count.voids += 1;
             }
@@ -372,10 +398,11 @@ impl Ledger {
     /// If the database fails.
     pub async fn balance(&self) -> Result<Balance, LedgerError> {
         let mut tx = self.begin_reading().await?;
-        let accepted = sqlx::query("SELECT CAST(COALESCE(SUM(high - voids), 0) AS BIGINT) FROM stamps")
-            .fetch_one(&mut *tx)
-            .await?
-            .try_get(0)?;
+        let mut accepted: i64 = 0;
+        for row in sqlx::query("SELECT high, voids FROM stamps").fetch_all(&mut *tx).await? {
+            let (high, voids): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+            accepted = accepted.saturating_add(high.saturating_sub(voids));
+        }
         let mut outcomes = BTreeMap::new();
         for row in sqlx::query(
             "SELECT outcome, CAST(SUM(copies) AS BIGINT) FROM deliveries GROUP BY outcome HAVING SUM(copies) > 0",

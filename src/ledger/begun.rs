@@ -6,24 +6,23 @@
 
 use sqlx::Row;
 
-use super::record::digest;
 use super::{Ledger, LedgerError};
-use crate::delivery::Delivery;
+use crate::delivery::TryKey;
 
 impl Ledger {
     /// Counts another try of a delivery, durably, before it is begun. Returns how many there were, with this one.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn begin_delivery(&self, delivery: &Delivery) -> Result<i64, LedgerError> {
+    pub async fn begin_delivery(&self, key: &TryKey) -> Result<i64, LedgerError> {
         let mut tx = self.begin().await?;
         let tries = sqlx::query(
             "INSERT INTO begun (source, delivery, digest, tries) VALUES ($1, $2, $3, 1) \
              ON CONFLICT (source, delivery, digest) DO UPDATE SET tries = begun.tries + 1 RETURNING tries",
         )
-        .bind(delivery.source.as_str())
-        .bind(delivery.id.as_str())
-        .bind(digest(&delivery.body))
+        .bind(key.source.as_str())
+        .bind(key.delivery.as_str())
+        .bind(&key.digest)
         .fetch_one(&mut *tx)
         .await?
         .try_get(0)?;
@@ -35,12 +34,12 @@ impl Ledger {
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn finish_delivery(&self, delivery: &Delivery) -> Result<(), LedgerError> {
+    pub async fn finish_delivery(&self, key: &TryKey) -> Result<(), LedgerError> {
         let mut tx = self.begin().await?;
         sqlx::query("DELETE FROM begun WHERE source = $1 AND delivery = $2 AND digest = $3")
-            .bind(delivery.source.as_str())
-            .bind(delivery.id.as_str())
-            .bind(digest(&delivery.body))
+            .bind(key.source.as_str())
+            .bind(key.delivery.as_str())
+            .bind(&key.digest)
             .execute(&mut *tx)
             .await?;
         tx.commit().await?;

@@ -81,6 +81,7 @@ impl Ledger {
     /// If the file can't be opened.
     pub async fn sqlite(folder: &Path) -> Result<Self, LedgerError> {
         sqlx::any::install_default_drivers();
+        crate::files::prepare_database(&folder.join(FILE)).map_err(sqlx::Error::Io)?;
         let url = Url::from_file_path(std::path::absolute(folder.join(FILE)).map_err(sqlx::Error::Io)?)
             .map_err(|()| LedgerError::Unreadable("a path".to_owned()))?;
         let url = format!("sqlite://{}?mode=rwc", url.path());

@@ -4,6 +4,8 @@
 //! changes, computed from the set each time, so the order of arrival can't matter. Whoever's status may have to change
 //! is marked due, and that is all: the work belongs to the account from here on.
 
+use std::time::Duration;
+
 use sha2::{Digest, Sha256};
 use sqlx::{AnyConnection, Row};
 use uuid::Uuid;
@@ -12,7 +14,8 @@ use super::balance::{self, Tally};
 use super::database::{lock_account, lock_recording};
 use super::outcome::{self, Counts, Outcome};
 use super::secrets::{self, Uses};
-use super::{Ledger, LedgerError, now, parsed, replays, unless_in_conflict, unreadable};
+use super::unreadable::{self, Unreadable};
+use super::{Ledger, LedgerError, now, parsed, replays, unless_in_conflict};
 use crate::access::{AccessKind, Change, Turn, When};
 use crate::delivery::{Checkpoint, Delivery, Timestamp, event_time};
 use crate::target::ConnectionRef;
@@ -104,6 +107,8 @@ pub enum Record {
         why: String,
         /// Its bytes.
         body: bytes::Bytes,
+        /// What else there was, if it bears a version of rollcall's, so that it can be read again.
+        properties: Option<String>,
     },
 }
 
@@ -126,7 +131,8 @@ impl Ledger {
         lock_recording(&mut tx).await?;
         let now = now(&mut tx).await?;
         let why = "whether anything can be recorded is tried".to_owned();
-        unreadable::keep(&mut tx, None, &why, &bytes::Bytes::new(), now).await?;
+        let message = Unreadable { id: None, why: &why, body: &bytes::Bytes::new(), properties: None };
+        unreadable::keep(&mut tx, message, now).await?;
         if let Some(like) = like {
             let id = Uuid::now_v7().to_string();
             let delivery = Delivery {
@@ -139,7 +145,7 @@ impl Ledger {
             };
             let entry = Entry { delivery, reading: Reading::Parked(why), approved: false };
             let mut counts = Counts::default();
-            Recorder { tx: &mut tx, counts: &mut counts, now }.delivery(&entry, false).await?;
+            Recorder { tx: &mut tx, counts: &mut counts, now }.delivery(&entry, now, false).await?;
         }
         tx.rollback().await
     }
@@ -155,21 +161,25 @@ impl Ledger {
         for record in batch {
             match record {
                 Record::Delivery(entry) => {
+                    let received_at = clamped(entry.delivery.received_at, now);
                     let accepted = match entry.delivery.stamp {
-                        Some(stamp) => tally.arrived(&mut tx, &entry.delivery, stamp, now).await?,
+                        Some(stamp) => tally.arrived(&mut tx, &entry.delivery, stamp, received_at, now).await?,
                         None => false,
                     };
                     if accepted {
-                        uses.accepted(&entry.delivery);
+                        uses.accepted(&entry.delivery, received_at);
                     }
-                    due |= Recorder { tx: &mut tx, counts: &mut counts, now }.delivery(entry, accepted).await?;
+                    due |= Recorder { tx: &mut tx, counts: &mut counts, now }
+                        .delivery(entry, received_at, accepted)
+                        .await?;
                 }
                 Record::Checkpoint(checkpoint) => {
                     tally.checkpoint(&mut tx, checkpoint, now).await?;
                     secrets::refused(&mut tx, checkpoint, now).await?;
                 }
-                Record::Unreadable { id, why, body } => {
-                    unreadable::keep(&mut tx, id.as_deref(), why, body, now).await?;
+                Record::Unreadable { id, why, body, properties } => {
+                    let message = Unreadable { id: id.as_deref(), why, body, properties: properties.as_deref() };
+                    unreadable::keep(&mut tx, message, now).await?;
                 }
             }
         }
@@ -179,6 +189,15 @@ impl Ledger {
         counts.publish();
         Ok(due)
     }
+}
+
+/// How far an ingress's clock may be ahead of the ledger's.
+const CLOCKS_APART: Duration = Duration::from_mins(5);
+
+/// A time of receipt as it is believed: an ingress's clock may be wrong, and a time far ahead would win over everything
+/// that happens until then.
+pub(super) fn clamped(received_at: Timestamp, now: Timestamp) -> Timestamp {
+    received_at.clamp(Timestamp(0), now.plus(CLOCKS_APART))
 }
 
 /// The digest that tells two bodies apart.
@@ -203,7 +222,12 @@ pub(super) struct Recorder<'a> {
 }
 
 impl Recorder<'_> {
-    pub(super) async fn delivery(&mut self, entry: &Entry, accepted: bool) -> Result<bool, LedgerError> {
+    pub(super) async fn delivery(
+        &mut self,
+        entry: &Entry,
+        received_at: Timestamp,
+        accepted: bool,
+    ) -> Result<bool, LedgerError> {
         let delivery = &entry.delivery;
         let digest = digest(&delivery.body);
         let (first, reason) = match &entry.reading {
@@ -211,7 +235,7 @@ impl Recorder<'_> {
             Reading::Ignored(why) => (Outcome::Ignored, Some(why)),
             Reading::Told { note, .. } => (Outcome::Pending, note.as_ref()),
         };
-        let body = (first != Outcome::Ignored).then(|| delivery.body.to_vec());
+        let body = (first != Outcome::Ignored).then_some(&delivery.body[..]);
         let inserted = sqlx::query(INSERT)
             .bind(delivery.source.as_str())
             .bind(&delivery.provider)
@@ -221,7 +245,7 @@ impl Recorder<'_> {
             .bind(delivery.media_type())
             .bind(body)
             .bind(delivery.secret.0.as_ref())
-            .bind(delivery.received_at.micros())
+            .bind(received_at.micros())
             .bind(self.now.micros())
             .bind(i64::from(accepted))
             .bind(i64::from(delivery.replay.is_some()))
@@ -233,7 +257,7 @@ impl Recorder<'_> {
             let row = row.try_get(0)?;
             outcome::note(self.tx, self.counts, row, first, reason.map(String::as_str), self.now).await?;
             self.replayed(row, delivery).await?;
-            return self.read(row, delivery.received_at, entry).await;
+            return self.read(row, received_at, entry).await;
         }
         let known =
             sqlx::query("SELECT id, received_at FROM deliveries WHERE source = $1 AND delivery = $2 AND digest = $3")
@@ -242,9 +266,9 @@ impl Recorder<'_> {
                 .bind(&digest)
                 .fetch_one(&mut *self.tx)
                 .await?;
-        let (row, received_at) = (known.try_get(0)?, Timestamp(known.try_get(1)?));
+        let (row, known) = (known.try_get(0)?, Timestamp(known.try_get(1)?));
         self.replayed(row, delivery).await?;
-        self.copy(row, received_at, entry, accepted).await
+        self.copy(row, received_at.min(known), known, entry, accepted).await
     }
 
     async fn replayed(&mut self, row: i64, delivery: &Delivery) -> Result<(), LedgerError> {
@@ -256,7 +280,14 @@ impl Recorder<'_> {
 
     /// A delivery that the ledger has already: counted, its receipt set to the earliest of all copies. A replay is read
     /// anew on top, since what it means may have changed with the configuration.
-    async fn copy(&mut self, row: i64, known: Timestamp, entry: &Entry, accepted: bool) -> Result<bool, LedgerError> {
+    async fn copy(
+        &mut self,
+        row: i64,
+        received_at: Timestamp,
+        known: Timestamp,
+        entry: &Entry,
+        accepted: bool,
+    ) -> Result<bool, LedgerError> {
         let replayed = entry.delivery.replay.is_some();
         sqlx::query("UPDATE deliveries SET copies = copies + $2, replays = replays + $3 WHERE id = $1")
             .bind(row)
@@ -264,7 +295,6 @@ impl Recorder<'_> {
             .bind(i64::from(replayed))
             .execute(&mut *self.tx)
             .await?;
-        let received_at = known.min(entry.delivery.received_at);
         let mut due = false;
         if received_at < known {
             due |= self.move_back(row, received_at, entry).await?;

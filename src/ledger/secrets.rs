@@ -10,11 +10,14 @@ use std::time::Duration;
 use serde::Serialize;
 use sqlx::{AnyConnection, Row};
 
+use super::record::clamped;
 use super::{Ledger, LedgerError};
 use crate::delivery::{Checkpoint, Delivery, Timestamp};
 
 /// How long refusals are kept.
 const KEEP: Duration = Duration::from_hours(7 * 24);
+/// How many refusals one run can tell of. More than any has, and a sum of such is still a number.
+const MOST_REFUSED: i64 = 1 << 40;
 
 /// What one secret of a source has verified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -102,8 +105,7 @@ pub(super) struct Uses(BTreeMap<(String, String), (i64, Timestamp, Timestamp)>);
 
 impl Uses {
     /// A delivery was accepted.
-    pub(super) fn accepted(&mut self, delivery: &Delivery) {
-        let at = delivery.received_at;
+    pub(super) fn accepted(&mut self, delivery: &Delivery, at: Timestamp) {
         let key = (delivery.source.to_string(), delivery.secret.to_string());
         let (count, first, last) = self.0.entry(key).or_insert((0, at, at));
         *count += 1;
@@ -150,8 +152,8 @@ pub(super) async fn refused(
         .bind(checkpoint.source.as_str())
         .bind(&refused.reason)
         .bind(&refused.sender)
-        .bind(i64::try_from(refused.count).unwrap_or(i64::MAX))
-        .bind(refused.last_at.micros())
+        .bind(i64::try_from(refused.count).map_or(MOST_REFUSED, |count| count.min(MOST_REFUSED)))
+        .bind(clamped(refused.last_at, now).micros())
         .execute(&mut *tx)
         .await?;
     }

@@ -1,15 +1,23 @@
 //! `people.csv`: the header `account,person`, then one account a line with the person whose it is.
 
-use std::io::Write;
+use std::io::{Read as _, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use crate::access::AccountPattern;
+use crate::spreadsheet;
 use crate::target::{InvalidPerson, PersonRef};
 
 /// What stands for nobody where a person is expected.
 pub const NOBODY: &str = "nobody";
+
+/// How many bytes a people map may have. It is read whole.
+const MOST_BYTES: u64 = 16 * 1024 * 1024;
+/// How many rows a people map may have.
+const MOST_ROWS: usize = 100_000;
+/// How many rows that are wrong are told.
+const MOST_TOLD: usize = 100;
 
 /// The people map can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +29,18 @@ pub enum PeopleError {
         path: PathBuf,
         /// Why.
         source: csv::Error,
+    },
+    /// The file is larger than any people map.
+    #[error("{path}: has more than {} MiB; split it into several files", MOST_BYTES / 1024 / 1024)]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file has more rows than any people map.
+    #[error("{path}: has more than {MOST_ROWS} rows; split it into several files")]
+    TooManyRows {
+        /// The file.
+        path: PathBuf,
     },
     /// The header isn't `account,person`.
     #[error("{path}: the first line must be the header account,person")]
@@ -38,10 +58,12 @@ pub enum PeopleError {
     },
 }
 
-/// Each on a line of its own, as compilers tell it.
+/// Each on a line of its own, as compilers tell it, and not more than anybody reads.
 fn told(path: &Path, rows: &[(u64, String)]) -> String {
-    let told = rows.iter().map(|(line, message)| format!("{}:{line}: {message}", path.display()));
-    told.collect::<Vec<_>>().join("\n")
+    let told = rows.iter().take(MOST_TOLD).map(|(line, message)| format!("{}:{line}: {message}", path.display()));
+    let more = rows.len().saturating_sub(MOST_TOLD);
+    let more = (more > 0).then(|| format!("{}: and {more} more rows are wrong", path.display()));
+    told.chain(more).collect::<Vec<_>>().join("\n")
 }
 
 /// A line as it is written.
@@ -68,7 +90,12 @@ pub struct Row {
 /// If it can't be read, or any row can't be understood; then all that is wrong is told by line.
 pub fn read(path: &Path) -> Result<Vec<Row>, PeopleError> {
     let file = |source| PeopleError::File { path: path.to_owned(), source };
-    let bytes = std::fs::read(path).map_err(|error| file(error.into()))?;
+    let mut bytes = Vec::new();
+    let opened = std::fs::File::open(path).map_err(|error| file(error.into()))?;
+    opened.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| file(error.into()))?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > MOST_BYTES) {
+        return Err(PeopleError::TooLarge { path: path.to_owned() });
+    }
     // A record's own position is where the blank lines and comments before it begin.
     let is_skipped = |line: &[u8]| matches!(line, [] | [b'\r'] | [b'#', ..]);
     let lines: Vec<u64> =
@@ -79,6 +106,9 @@ pub fn read(path: &Path) -> Result<Vec<Row>, PeopleError> {
     }
     let (mut rows, mut wrong) = (Vec::new(), Vec::new());
     for (record, n) in reader.records().zip(1..) {
+        if n > MOST_ROWS {
+            return Err(PeopleError::TooManyRows { path: path.to_owned() });
+        }
         let line = lines.get(n).copied().unwrap_or_default();
         let read = match record {
             Ok(record) => row(line, &record),
@@ -97,12 +127,14 @@ pub fn read(path: &Path) -> Result<Vec<Row>, PeopleError> {
 }
 
 fn row(line: u64, record: &csv::StringRecord) -> Result<Row, String> {
-    let Line { account: text, person } = record.deserialize(None).map_err(|error| error.to_string())?;
+    let Line { account, person } = record.deserialize(None).map_err(|error| error.to_string())?;
+    // Where a spreadsheet would see formulas, an export has guarded them.
+    let (text, person) = (spreadsheet::read(&account), spreadsheet::read(&person));
     let account: AccountPattern = text.parse().map_err(|error| format!("{error}"))?;
     if account.provider.is_none() {
         return Err(format!("account {text:?} names no provider; write github:{text}"));
     }
-    Ok(Row { line, account, person: person_or_nobody(&person)? })
+    Ok(Row { line, account, person: person_or_nobody(person)? })
 }
 
 /// Reads a person, or [`NOBODY`].
@@ -128,7 +160,7 @@ pub fn write<'a>(
     writer.write_record(["account", "person"])?;
     for (account, person) in rows {
         let person = person.map_or_else(|| NOBODY.to_owned(), ToString::to_string);
-        writer.write_record([account, &person])?;
+        writer.write_record([spreadsheet::guarded(account).as_ref(), spreadsheet::guarded(&person).as_ref()])?;
     }
     Ok(writer.flush()?)
 }
@@ -187,5 +219,34 @@ mod tests {
         let read = rows(std::str::from_utf8(&text).unwrap()).unwrap();
         let read: Vec<_> = read.iter().map(|row| (row.account.to_string(), row.person.as_ref())).collect();
         assert_eq!(read, written.map(|(account, person)| (account.to_owned(), person)));
+    }
+
+    #[test]
+    fn what_a_spreadsheet_would_take_for_a_formula_is_guarded_and_read_back() {
+        let people =
+            ["=1+1@acme.example", "+ada@acme.example", "-x@acme.example", "'=y@acme.example", "mona@acme.example"];
+        let people = people.map(|email| PersonRef::Email(email.into()));
+        let accounts = ["github@github.com:#1", "github@github.com:bot", "github:octo", "github:a", "github:b"];
+        let written = || accounts.into_iter().zip(people.iter().map(Some));
+        let mut text = Vec::new();
+        write(written(), &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains(",'=1+1@acme.example\n") && text.contains(",''=y@acme.example\n"), "{text}");
+        let read = rows(&text).unwrap();
+        let read: Vec<_> = read.iter().map(|row| (row.account.to_string(), row.person.as_ref())).collect();
+        assert_eq!(read, written().map(|(account, person)| (account.to_owned(), person)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_file_that_is_no_people_map_is_not_read_whole() {
+        let many = format!("account,person\n{}", "github:#1,user:1\n".repeat(MOST_ROWS + 1));
+        assert!(
+            rows(&many).unwrap_err().to_string().ends_with(": has more than 100000 rows; split it into several files")
+        );
+        let large = format!("account,person\n{}", "# a comment\n".repeat(16 * 1024 * 1024 / 12));
+        assert!(rows(&large).unwrap_err().to_string().ends_with(": has more than 16 MiB; split it into several files"));
+        let wrong = rows(&format!("account,person\n{}", "x,y\n".repeat(150))).unwrap_err().to_string();
+        assert_eq!(wrong.lines().count(), MOST_TOLD + 1);
+        assert!(wrong.ends_with(": and 50 more rows are wrong"), "{wrong}");
     }
 }

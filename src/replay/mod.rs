@@ -7,12 +7,14 @@
 //! * [`plan`]: what a replay would do, without doing it;
 //! * [`export`]: deliveries as lines of text with a seal, and back;
 //! * [`destination`]: where they go;
+//! * [`unreadable`]: messages that couldn't be read, read again;
 //! * [`pace`]: how fast.
 
 pub mod destination;
 pub mod export;
 pub mod pace;
 pub mod plan;
+pub mod unreadable;
 
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -56,6 +58,8 @@ pub enum Origin {
     Ledger,
     /// The lines of an export.
     File(Box<Lines>),
+    /// The messages that couldn't be read and bear a version of rollcall's.
+    Unreadable,
 }
 
 impl Origin {
@@ -63,6 +67,7 @@ impl Origin {
         match self {
             Self::Ledger => Ok(ledger.replay_page(id, cursor, PAGE).await?),
             Self::File(lines) => Ok(lines.page(cursor, PAGE).await?),
+            Self::Unreadable => Ok(unreadable::next(ledger, cursor).await?.into_iter().collect()),
         }
     }
 }
@@ -143,6 +148,9 @@ impl Run<'_> {
                 match sent {
                     Sent::Taken(answer) => {
                         ended.progress.published += 1;
+                        if let Origin::Unreadable = self.origin {
+                            self.ledger.kept_message_replayed(at, id).await?;
+                        }
                         *ended.answers.entry(answer).or_default() += 1;
                     }
                     Sent::Refused(why) => {

@@ -255,7 +255,7 @@ pub const METRICS: &[Metric] = &[
         UNREADABLE_MESSAGES,
         Unit::Count,
         &[],
-        "Messages that aren't rollcall's or can't be read, each counted once; `rollcall deliveries unreadable` lists them.",
+        "Messages that aren't rollcall's or can't be read, each counted once until a replay has read it again; `rollcall deliveries unreadable` lists them.",
     ),
     gauge(
         OPEN_DELIVERIES,

@@ -4,7 +4,10 @@
 //! Messages are recorded in batches, one transaction each. While the ledger takes nothing, nothing is acked and nothing is
 //! lost: the batch waits here, the rest in the broker, and [`Recording`] says so. A message that the ledger refuses for its
 //! own sake is parked with the error, and the others go on. A message that was handed out before may have killed the worker
-//! that had it; such a one is recorded alone, and parked after a few tries of its own.
+//! that had it; such a one is recorded alone, before all others, and parked after a few tries of its own.
+//!
+//! Bodies wait as they travel, compressed, and are decoded for one transaction at a time: what a worker holds is bounded by
+//! the bytes of what is decoded. A body that is larger than that bound is recorded alone, too.
 
 mod connections;
 mod read;
@@ -19,7 +22,7 @@ pub use self::read::{Reader, WorkerSource};
 use self::recording::Ending;
 pub use self::recording::Recording;
 
-use crate::broker::{AckTag, Consumer, Lane, Message, Payload, SharedBroker};
+use crate::broker::{AckTag, Consumer, EncodedPayload, Lane, Message, NotDecoded, Payload, SharedBroker};
 use crate::delivery::{Delivery, Timestamp};
 use crate::ledger::record::{Entry, Reading, Record};
 use crate::ledger::{Ledger, LedgerError};
@@ -37,13 +40,15 @@ pub struct Worker {
     reader: Reader,
     reconciler: Arc<Reconciler>,
     recording: Arc<Recording>,
+    /// How many bytes of bodies are decoded at a time.
+    max_batch: usize,
 }
 
 impl Worker {
-    /// A worker that doesn't run yet.
+    /// A worker that doesn't run yet. It decodes at most `max_batch` bytes of bodies at a time, or one body.
     #[must_use]
-    pub fn new(ledger: Ledger, reader: Reader, reconciler: Arc<Reconciler>) -> Self {
-        Self { ledger, reader, reconciler, recording: Arc::default() }
+    pub fn new(ledger: Ledger, reader: Reader, reconciler: Arc<Reconciler>, max_batch: usize) -> Self {
+        Self { ledger, reader, reconciler, recording: Arc::default(), max_batch }
     }
 
     /// The state of recording, as others see it.
@@ -76,14 +81,29 @@ impl Worker {
         batch: Vec<Message>,
         token: &CancellationToken,
     ) -> Result<(), Ending> {
+        // Before anything else is decoded: any of these may be what killed a worker.
+        let (again, first): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|message| message.redelivered && message.payload.is_delivery());
+        for message in again {
+            self.alone(consumer, message, token).await?;
+        }
         let mut together = Together::default();
-        for message in batch {
-            if let (true, Payload::Delivery(delivery)) = (message.redelivered, &message.payload) {
-                // What came before it is recorded and acked first, so that it really is alone.
+        let mut room = self.max_batch;
+        for message in first {
+            if message.payload.declared_len() > room {
                 self.settle(consumer, &mut together, token).await?;
-                self.alone(consumer, delivery, message.lane, message.tag, token).await?;
-            } else {
-                together.add(self.understand(message.payload, message.lane), message.tag);
+                room = self.max_batch;
+            }
+            match message.payload.decode(room) {
+                Ok(payload) => {
+                    room = room.saturating_sub(payload.body_len());
+                    together.add(self.understand(payload, message.lane), message.tag);
+                }
+                Err(NotDecoded::TooLong | NotDecoded::OutOfMemory) => {
+                    self.settle(consumer, &mut together, token).await?;
+                    room = self.max_batch;
+                    self.alone(consumer, message, token).await?;
+                }
             }
         }
         self.settle(consumer, &mut together, token).await
@@ -117,9 +137,9 @@ impl Worker {
                 entry(delivery, reading)
             }
             Payload::Checkpoint(checkpoint) => Record::Checkpoint(checkpoint),
-            Payload::Unreadable { id, why, body } => {
+            Payload::Unreadable { id, why, body, properties } => {
                 tracing::error!(id, why, bytes = body.len(), "a message can't be read; it is kept as unreadable");
-                Record::Unreadable { id, why, body }
+                Record::Unreadable { id, why, body, properties }
             }
         }
     }
@@ -182,7 +202,7 @@ impl Worker {
             // What is refused although others are taken has one more try: the database may just have come back.
             takes_others = self.takes_others(first, token).await?;
             if !takes_others {
-                self.recording.pause(&self.ledger, token, error, attempt).await?;
+                self.recording.pause(token, error, attempt).await?;
             }
             messages = refused.into_iter().map(|(record, tag, _)| (record, tag)).collect();
         }
@@ -251,38 +271,66 @@ impl Worker {
         }
     }
 
-    /// Records a message that was handed out before.
+    /// Records one message with nothing else beside it. Its tries are counted before it is decoded, since that may be what
+    /// kills.
     async fn alone(
         &self,
         consumer: &mut dyn Consumer,
-        delivery: &Delivery,
-        lane: Lane,
-        tag: AckTag,
+        message: Message,
         token: &CancellationToken,
     ) -> Result<(), Ending> {
-        let tries = match self.persist(token, || self.ledger.begin_delivery(delivery)).await? {
-            Ok(tries) => tries,
-            Err(error) => {
-                tracing::error!(%error, "the tries of a message can't be counted");
-                1
+        let Message { payload, lane, tag, .. } = message;
+        let key = payload.try_key();
+        let mut attempt = 0;
+        let record = loop {
+            attempt += 1;
+            let tries = match &key {
+                None => attempt,
+                Some(key) => match self.persist(token, || self.ledger.begin_delivery(key)).await? {
+                    Ok(tries) => tries,
+                    Err(error) => {
+                        tracing::error!(%error, "the tries of a message can't be counted");
+                        attempt
+                    }
+                },
+            };
+            match self.try_alone(&payload, lane, tries) {
+                Ok(record) => break record,
+                Err(error) => {
+                    self.recording.pause(token, &error, u32::try_from(tries).unwrap_or(u32::MAX)).await?;
+                }
             }
         };
-        let record = if tries >= TRIES {
-            tracing::error!(
-                source = %delivery.source, id = %delivery.id, tries,
-                "a delivery was begun again and again and never finished; it is parked"
-            );
-            entry(delivery.clone(), Reading::Parked(format!("it was begun {tries} times and never finished")))
-        } else {
-            self.understand(Payload::Delivery(delivery.clone()), lane)
-        };
+        drop(payload);
         let mut together = Together::default();
         together.add(record, tag);
         self.record(&mut together, token).await?;
-        if let Err(error) = self.persist(token, || self.ledger.finish_delivery(delivery)).await? {
+        if let Some(key) = &key
+            && let Err(error) = self.persist(token, || self.ledger.finish_delivery(key)).await?
+        {
             tracing::warn!(%error, "the tries of a recorded message can't be forgotten");
         }
         self.settle(consumer, &mut together, token).await
+    }
+
+    /// What to record of a message at this try. An error if it can't be decoded now, and may be another time.
+    fn try_alone(&self, payload: &EncodedPayload, lane: Lane, tries: i64) -> Result<Record, NotDecoded> {
+        if tries > TRIES {
+            // Not even parking it comes to an end, for which it is decoded.
+            let why = format!("it was begun {tries} times and never finished; it is kept as it travelled");
+            return Ok(self.understand(payload.unreadable(why), lane));
+        }
+        let decoded = payload.decode(usize::MAX)?;
+        Ok(match decoded {
+            Payload::Delivery(delivery) if tries == TRIES => {
+                tracing::error!(
+                    source = %delivery.source, id = %delivery.id, tries,
+                    "a delivery was begun again and again and never finished; it is parked"
+                );
+                entry(delivery, Reading::Parked(format!("it was begun {tries} times and never finished")))
+            }
+            decoded => self.understand(decoded, lane),
+        })
     }
 
     /// Does something with the ledger until it is done or can't be: while the ledger takes nothing it waits.
@@ -300,11 +348,7 @@ impl Worker {
 
 /// When the oldest delivery of a batch was received.
 fn oldest(batch: &[Message]) -> Option<Timestamp> {
-    let received_at = |message: &Message| match &message.payload {
-        Payload::Delivery(delivery) => Some(delivery.received_at),
-        Payload::Checkpoint(_) | Payload::Unreadable { .. } => None,
-    };
-    batch.iter().filter_map(received_at).min()
+    batch.iter().filter_map(|message| message.payload.received_at()).min()
 }
 
 fn received_at(record: &Record) -> Option<Timestamp> {
@@ -344,6 +388,7 @@ fn lesser(refused: Record, error: &LedgerError) -> Option<Record> {
         Reading::Parked(_) => Record::Unreadable {
             id: Some(refused.delivery.id.to_string()),
             why: format!("a delivery of source {} can't be recorded: {error}", refused.delivery.source),
+            properties: crate::broker::kept_properties(&refused.delivery),
             body: refused.delivery.body,
         },
         _ => {

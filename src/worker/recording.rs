@@ -4,6 +4,7 @@
 //! growing, whatever the worker itself waits for.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -76,7 +77,7 @@ impl Recording {
         for attempt in 0.. {
             let done = ledger.watched(Activity::Recording, work()).await;
             match done {
-                Err(error) if again(&error) => self.pause(ledger, token, &error, attempt).await?,
+                Err(error) if again(&error) => self.pause(token, &error, attempt).await?,
                 done => {
                     self.resume();
                     return Ok(done);
@@ -89,19 +90,18 @@ impl Recording {
     /// Waits before another try, and says why.
     pub(super) async fn pause(
         &self,
-        ledger: &Ledger,
         token: &CancellationToken,
-        error: &LedgerError,
+        error: &(impl Display + Sync),
         attempt: u32,
     ) -> Result<(), Ending> {
         let pause = AGAIN.pause(attempt, fastrand::f64());
-        tracing::error!(%error, database = ledger.database().name(), "nothing is recorded; trying again in {pause:.1?}");
+        tracing::error!(%error, "nothing is recorded; trying again in {pause:.1?}");
         self.paused(error);
         token.run_until_cancelled(tokio::time::sleep(pause)).await.ok_or(Ending)
     }
 
     /// Nothing is recorded at present.
-    pub(crate) fn paused(&self, error: &LedgerError) {
+    pub(crate) fn paused(&self, error: &impl Display) {
         let why = error.to_string();
         let mut condition = self.lock();
         let since = condition.paused.as_ref().map_or_else(Timestamp::now, |paused| paused.since);

@@ -11,7 +11,7 @@ use super::recording::AGAIN;
 use super::*;
 use crate::access::{AccessKind, Account, AccountKey, AccountKind, Change, Scope, ScopeKind};
 use crate::broker::State;
-use crate::delivery::{SecretName, SourceName, Timestamp};
+use crate::delivery::{SecretName, SourceName, Timestamp, TryKey};
 use crate::drata::{self, Client};
 use crate::ledger::database::Database::{self, PostgreSql, Sqlite};
 use crate::ledger::outcome::Outcome;
@@ -22,14 +22,17 @@ use crate::reconcile::{self, Policies, Schedule};
 use crate::target::ConnectionRef;
 
 const SOURCE: &str = "acme-github";
+/// How many bytes of bodies a worker of these tests decodes at a time.
+const MAX_BATCH: usize = 64 * 1024;
 
-/// The body is the login of somebody who has joined.
+/// The first line of the body is the login of somebody who has joined.
 #[derive(Debug)]
 struct Joins;
 
 impl Interpreter for Joins {
     fn interpret(&self, delivery: &Delivery) -> Result<Meaning, Misshapen> {
-        let login = String::from_utf8(delivery.body.to_vec()).unwrap();
+        let text = String::from_utf8(delivery.body.to_vec()).unwrap();
+        let login = text.lines().next().unwrap().to_owned();
         let key = AccountKey { provider: "github".into(), host: "github.com".into(), id: login.clone() };
         let account = Account { key, node_id: None, login: Some(login), email: None, kind: AccountKind::Person };
         let scope = Scope::top(ScopeKind::Org, "1001", Some("acme".into()));
@@ -42,6 +45,8 @@ impl Interpreter for Joins {
 struct Handed {
     waiting: VecDeque<Message>,
     acked: Vec<u64>,
+    /// How many were acked in one go each.
+    at_once: Vec<usize>,
 }
 
 #[async_trait]
@@ -55,6 +60,7 @@ impl Consumer for Handed {
     }
 
     async fn ack(&mut self, tags: &[AckTag]) -> usize {
+        self.at_once.push(tags.len());
         self.acked.extend(tags.iter().map(|tag| tag.number));
         0
     }
@@ -94,15 +100,19 @@ impl Site {
             settings,
         );
         let reader = Reader::new(BTreeMap::from([(SOURCE.parse().unwrap(), source)]));
-        Self { worker: Worker::new(trial.ledger.clone(), reader, Arc::new(reconciler)), trial }
+        Self { worker: Worker::new(trial.ledger.clone(), reader, Arc::new(reconciler), MAX_BATCH), trial }
     }
 
     /// Hands out these messages as one batch, and returns what was acked.
     async fn hand_out(&self, batch: Vec<Message>) -> Vec<u64> {
+        self.handed_out(batch).await.acked
+    }
+
+    async fn handed_out(&self, batch: Vec<Message>) -> Handed {
         let mut consumer = Handed::default();
         let worked = self.worker.batch(&mut consumer, batch, &CancellationToken::new()).await;
         assert!(worked.is_ok(), "the worker gave up");
-        consumer.acked
+        consumer
     }
 
     async fn outcome(&self, id: &str) -> Option<(Outcome, String)> {
@@ -113,7 +123,7 @@ impl Site {
 
     /// A worker began this delivery, and was never heard of again.
     async fn dies_of(&self, delivery: &Delivery) {
-        self.trial.ledger.begin_delivery(delivery).await.unwrap();
+        self.trial.ledger.begin_delivery(&try_key(delivery)).await.unwrap();
     }
 }
 
@@ -131,12 +141,18 @@ fn delivery(login: &str) -> Delivery {
     }
 }
 
-fn message(number: u64, redelivered: bool, payload: Payload) -> Message {
+fn try_key(delivery: &Delivery) -> TryKey {
+    EncodedPayload::from(Payload::Delivery(delivery.clone())).try_key().unwrap()
+}
+
+fn message(number: u64, redelivered: bool, payload: impl Into<EncodedPayload>) -> Message {
+    let payload = payload.into();
     Message { tag: AckTag { session: 1, lane: Lane::Work, number }, lane: Lane::Work, redelivered, payload }
 }
 
 fn unreadable(id: &str) -> Payload {
-    Payload::Unreadable { id: Some(id.to_owned()), why: "it isn't one of ours".to_owned(), body: Bytes::new() }
+    let why = "it isn't one of ours".to_owned();
+    Payload::Unreadable { id: Some(id.to_owned()), why, body: Bytes::new(), properties: None }
 }
 
 #[rstest]
@@ -156,7 +172,7 @@ async fn a_message_that_was_begun_three_times_is_parked_and_costs_its_neighbours
     for neighbour in ["join-before", "join-after"] {
         assert_eq!(site.outcome(neighbour).await.unwrap().0, Outcome::Pending);
     }
-    assert_eq!(site.trial.ledger.begin_delivery(&poison).await.unwrap(), 1, "its tries are forgotten");
+    assert_eq!(site.trial.ledger.begin_delivery(&try_key(&poison)).await.unwrap(), 1, "its tries are forgotten");
 }
 
 /// PostgreSQL's texts have no null character. Before this was told apart from an outage it was waited out, for ever.
@@ -286,4 +302,71 @@ async fn a_missing_table_pauses_recording_and_parks_nothing(#[values(Sqlite, Pos
     let (acked, ()) = tokio::join!(site.hand_out(batch), mending);
     assert_eq!(acked, [1]);
     assert_eq!(site.outcome("join-one").await.unwrap().0, Outcome::Pending);
+}
+
+/// A join whose body has so many bytes.
+fn padded(login: &str, bytes: usize) -> Delivery {
+    Delivery { body: format!("{login}\n{}", " ".repeat(bytes - login.len() - 1)).into(), ..delivery(login) }
+}
+
+#[rstest]
+#[tokio::test]
+async fn no_more_is_decoded_at_a_time_than_the_bound_and_what_is_larger_is_recorded_alone(
+    #[values(Sqlite, PostgreSql)] on: Database,
+) {
+    let site = Site::open(on).await;
+    let third = MAX_BATCH / 3;
+    let sizes = [third, third, third, third, MAX_BATCH + 1, third, MAX_BATCH, third];
+    let batch = sizes.into_iter().zip(1_u32..).map(|(size, number)| {
+        message(number.into(), false, Payload::Delivery(padded(&format!("octocat-{number}"), size)))
+    });
+    let handed = site.handed_out(batch.collect()).await;
+    assert_eq!(handed.acked, [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(handed.at_once, [3, 1, 1, 1, 1, 1]);
+    for number in 1..=8 {
+        assert_eq!(site.outcome(&format!("join-octocat-{number}")).await.unwrap().0, Outcome::Pending);
+    }
+}
+
+#[rstest]
+#[tokio::test]
+async fn what_was_handed_out_before_is_recorded_alone_before_anything_else_is_decoded(
+    #[values(Sqlite, PostgreSql)] on: Database,
+) {
+    let site = Site::open(on).await;
+    let logins = [("one", false), ("two", true), ("three", false), ("four", true)];
+    let batch = logins
+        .into_iter()
+        .zip(1..)
+        .map(|((login, redelivered), number)| message(number, redelivered, Payload::Delivery(delivery(login))));
+    let handed = site.handed_out(batch.collect()).await;
+    assert_eq!((handed.acked, handed.at_once), (vec![2, 4, 1, 3], vec![1, 1, 2]));
+}
+
+/// Parking decodes it once more. What dies even of that is kept as it travelled, and can be read again.
+#[rstest]
+#[tokio::test]
+async fn what_cannot_even_be_parked_is_kept_as_it_travelled(#[values(Sqlite, PostgreSql)] on: Database) {
+    let site = Site::open(on).await;
+    let poison = delivery("poison");
+    for _ in 0..TRIES {
+        site.dies_of(&poison).await;
+    }
+    let batch = vec![
+        message(1, true, Payload::Delivery(poison.clone())),
+        message(2, true, Payload::Delivery(delivery("neighbour"))),
+    ];
+    assert_eq!(site.hand_out(batch).await, [1, 2]);
+    assert_eq!(site.outcome("join-poison").await, None);
+    assert_eq!(site.outcome("join-neighbour").await.unwrap().0, Outcome::Pending);
+    let ledger = &site.trial.ledger;
+    let listed = ledger.unreadable(10).await.unwrap();
+    assert_eq!((listed.len(), listed[0].ours, listed[0].replay.as_deref()), (1, true, None));
+    assert_eq!(listed[0].why, "it was begun 4 times and never finished; it is kept as it travelled");
+    let kept = ledger.next_kept_message(0).await.unwrap().unwrap();
+    let again = EncodedPayload::kept(&kept.properties, kept.body).unwrap().decode(usize::MAX).unwrap();
+    assert!(matches!(again, Payload::Delivery(again) if again == poison));
+    ledger.kept_message_replayed(kept.row, uuid::Uuid::from_u128(1)).await.unwrap();
+    assert_eq!(ledger.next_kept_message(0).await.unwrap(), None);
+    assert_eq!(ledger.begin_delivery(&try_key(&poison)).await.unwrap(), 1, "its tries are forgotten");
 }

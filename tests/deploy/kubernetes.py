@@ -14,6 +14,7 @@ FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
 ROLE_SECRETS = {
     "ingress": {"broker-url", "github-webhook-secret"},
     "worker": {"broker-url", "ledger-url", "drata-api-key"},
+    "migrate": {"ledger-url"},
 }
 
 objects = [document for document in yaml.safe_load_all(Path(sys.argv[1]).read_text()) if document]
@@ -120,6 +121,10 @@ def check_configuration() -> None:
     known = set().union(*ROLE_SECRETS.values())
     hold(named == known, f"rollcall.toml names the secrets {named}, the roles have {known}")
     operations = (FOLDER.parent / "docs" / "operations.md").read_text()
+    for thing in of("Job"):
+        role = thing["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"]
+        secret = [volume["secret"]["secretName"] for volume in thing["spec"]["template"]["spec"]["volumes"] if "secret" in volume]
+        hold(secret == [f"rollcall-{role}"], f"{name(thing)} mounts the secrets {secret}")
     for role, secrets in ROLE_SECRETS.items():
         command = re.search(rf"create secret generic rollcall-{role}((?:.*\\\n)*.*)", operations)
         told = set(re.findall(r"--from-file=(?:[^\s=]*/)?([\w-]+)", command.group(1))) if command else set()

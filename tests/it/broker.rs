@@ -34,8 +34,7 @@ async fn next(consumer: &mut Box<dyn Consumer>) -> Message {
 /// The next message, which has to be a delivery, from the lane that it belongs to.
 pub(crate) async fn next_delivery(consumer: &mut Box<dyn Consumer>) -> (Message, Delivery) {
     let message = next(consumer).await;
-    let Payload::Delivery(delivery) = &message.payload else { panic!("{message:?}") };
-    let delivery = delivery.clone();
+    let Ok(Payload::Delivery(delivery)) = message.payload.decode(usize::MAX) else { panic!("{message:?}") };
     assert_eq!(message.lane, if delivery.replay.is_some() { Lane::Replay } else { Lane::Work });
     (message, delivery)
 }

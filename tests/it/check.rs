@@ -116,3 +116,73 @@ async fn clients_that_cannot_be_told_apart_behind_a_proxy_are_warned_of() {
     let ended = checked(&site, &[], &SECRETS).await;
     assert!(ended.output.contains("ingress.trusted_proxies trusts every address"), "{}", ended.output);
 }
+
+#[tokio::test]
+async fn who_else_may_read_secrets_and_change_the_configuration_is_said() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut site = Site::new(Carrier::Embedded, 0).await;
+    let folder = site.config_file().parent().unwrap().to_owned();
+    let secret = folder.join("webhook-secret");
+    std::fs::write(&secret, "long enough not to be guessed").unwrap();
+    let reference: toml::Table = "file = \"webhook-secret\"".parse().unwrap();
+    site.source().insert("secrets".to_owned(), vec![toml::Value::from(reference)].into());
+    std::fs::create_dir(site.data()).unwrap();
+    let open = |file: &std::path::Path, mode| {
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for (file, mode) in [(&secret, 0o640), (&folder.join("people.csv"), 0o666), (&site.data(), 0o777)] {
+        open(file, mode);
+    }
+    let said = checked(&site, &[], &SECRETS).await;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    for line in [
+        "warning  source acme-github: the secret file:",
+        "webhook-secret is open to others than its owner (mode 640)",
+        "warning  people map: ",
+        "people.csv can be changed by everybody on this machine (mode 666)",
+        "warning  data_dir: ",
+        "can be written by everybody on this machine (mode 777)",
+    ] {
+        assert!(said.output.contains(line), "{line} in {}", said.output);
+    }
+    assert!(!said.output.contains("warning  configuration: "), "{said:?}");
+
+    for (file, mode) in [(&secret, 0o600), (&folder.join("people.csv"), 0o644), (&site.data(), 0o755)] {
+        open(file, mode);
+    }
+    let well = checked(&site, &[], &SECRETS).await;
+    assert!(!well.output.contains("(mode "), "{well:?}");
+}
+
+#[tokio::test]
+async fn what_goes_over_a_network_unencrypted_is_said_or_refused() {
+    let mut site = Site::new(Carrier::Embedded, 0).await;
+    let https = site.config["drata"]["base_url"].clone();
+    site.set("drata", "base_url", "http://drata.invalid/public");
+    let refused = checked(&site, &[], &SECRETS).await;
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.log.contains("drata.base_url: must begin with https://, "), "{refused:?}");
+    assert!(refused.log.contains("write drata.insecure = true beside it"), "{refused:?}");
+    site.set("drata", "insecure", true);
+    let allowed = checked(&site, &[], &SECRETS).await;
+    assert!(allowed.output.contains("warning  drata: drata.base_url isn't encrypted"), "{allowed:?}");
+
+    site.set("drata", "base_url", https);
+    site.set("drata", "insecure", false);
+    let token: toml::Table = "env = \"GITHUB_API_TOKEN\"".parse().unwrap();
+    site.source().insert("api_token".to_owned(), token.into());
+    site.source().insert("api_url".to_owned(), "http://git.invalid/api/v3".into());
+    let refused = checked(&site, &[], &SECRETS).await;
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.log.contains("source[acme-github].api_url: must begin with https://, "), "{refused:?}");
+    site.source().insert("insecure".to_owned(), true.into());
+    site.set("broker", "url", "amqp://rollcall:hunter2@mq.invalid/rollcall");
+    site.set("ledger", "url", "postgres://rollcall:hunter2@db.invalid/rollcall?sslmode=prefer");
+    let secrets = [&SECRETS[..], &[("GITHUB_API_TOKEN", "a token")]].concat();
+    let warned = checked(&site, &["--json"], &secrets).await;
+    for what in ["api_url isn't encrypted", "amqp:// isn't encrypted", "add ?sslmode=verify-full to ledger.url"] {
+        assert!(warned.output.contains(what), "{what} in {warned:?}");
+    }
+    assert!(warned.output.contains("holds a password and can be read by everybody on this machine"), "{warned:?}");
+    assert!(!format!("{warned:?}").contains("hunter2"));
+}

@@ -175,6 +175,7 @@ fn every_limit_is_listed_with_its_default_and_its_metric() {
             cut("503 with `Retry-After`", "peer-share"),
         ),
         ("messages that a worker holds", Of("broker.prefetch"), inside()),
+        ("bytes of bodies that a worker decompresses at a time", Of("broker.max_batch"), inside()),
         ("bytes that the embedded queue holds in memory", Always(MOST_HELD.to_string()), inside()),
         (
             "tries of a message that kills workers",

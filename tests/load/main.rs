@@ -184,7 +184,7 @@ async fn drain(options: &Options, prefix: &str, folder: &TempDir, accepted: &Has
         let mut next = Some(message);
         while let Some(message) = next {
             batch.push(message.tag);
-            if let Payload::Delivery(delivery) = message.payload {
+            if let Ok(Payload::Delivery(delivery)) = message.payload.decode(usize::MAX) {
                 found.insert(delivery.id.to_string());
             }
             next = consumer.try_next();

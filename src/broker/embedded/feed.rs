@@ -18,14 +18,12 @@ use tokio_util::sync::CancellationToken;
 use super::store::HandedOut;
 use super::writer::Command;
 use super::{Condition, MOST_HELD, Settings, store};
-use crate::broker::{AckTag, Consumer, Lane, Message, Payload};
+use crate::broker::{AckTag, Consumer, EncodedPayload, Lane, Message};
 
 /// How often to look whether another process has published.
 const LOOK: Duration = Duration::from_secs(1);
 /// How many messages to read at a time.
 const READ: usize = 256;
-/// How many bytes of bodies to read at a time; the last of them may go over it.
-pub(super) const ENOUGH: usize = 16 * 1024 * 1024;
 /// How far ahead "handed out" is written.
 const AHEAD: i64 = 256;
 
@@ -47,7 +45,7 @@ struct FeedState {
     cursor: i64,
     /// Counts how often the cursor went back, so that a read from before that is thrown away.
     rewinds: u64,
-    ready: VecDeque<(i64, Payload)>,
+    ready: VecDeque<(i64, EncodedPayload)>,
     /// Handed out.
     out: BTreeMap<i64, Out>,
     /// The bytes of all that is ready, or handed out and not acked.
@@ -129,7 +127,7 @@ impl Feed {
             let first = state.ready.front().map_or(*first, |(ready, _)| (*first).min(*ready));
             state.cursor = first - 1;
             state.rewinds += 1;
-            state.bytes -= state.ready.iter().map(|(_, payload)| payload.len()).sum::<usize>();
+            state.bytes -= state.ready.iter().map(|(_, payload)| payload.encoded_len()).sum::<usize>();
             state.ready.clear();
             for id in back {
                 state.bytes -= state.out.remove(&id).map_or(0, |out| out.bytes);
@@ -144,7 +142,7 @@ impl Feed {
         let holder = state.sessions.get_mut(&session).filter(|holder| holder.holds < holder.prefetch)?;
         let (id, payload) = state.ready.pop_front()?;
         holder.holds += 1;
-        state.out.insert(id, Out { holder: Some(session), bytes: payload.len() });
+        state.out.insert(id, Out { holder: Some(session), bytes: payload.encoded_len() });
         let redelivered = id <= state.handed_out;
         state.handed_out = state.handed_out.max(id);
         if state.ready.is_empty() {
@@ -177,12 +175,15 @@ impl Feed {
         done
     }
 
-    /// Where to read, how much of it, and the rewinds so far. `None` if nobody has room for more.
-    fn wanted(&self) -> Option<(i64, usize, u64)> {
+    /// What to read next. `None` if nobody has room for more.
+    fn wanted(&self) -> Option<Wanted> {
         let state = self.lock();
         let room: usize = state.sessions.values().map(|session| session.prefetch - session.holds).sum();
-        let wanted = room.saturating_sub(state.ready.len()).min(READ);
-        (wanted > 0 && state.bytes < MOST_HELD).then_some((state.cursor, wanted, state.rewinds))
+        // What was handed out before may have killed whoever had it: one at a time, so that it is alone when it is read.
+        let again = state.cursor < state.handed_out;
+        let messages = room.min(if again { 1 } else { usize::MAX }).saturating_sub(state.ready.len()).min(READ);
+        let bytes = MOST_HELD.saturating_sub(state.bytes);
+        (messages > 0 && bytes > 0).then_some(Wanted { after: state.cursor, messages, bytes, rewinds: state.rewinds })
     }
 
     /// Up to which id "handed out" has to be written before a message of that id may be.
@@ -195,7 +196,7 @@ impl Feed {
         state.handed_out_on_disk = state.handed_out_on_disk.max(up_to);
     }
 
-    fn offer(&self, messages: Vec<(i64, Payload)>, rewinds: u64) {
+    fn offer(&self, messages: Vec<(i64, EncodedPayload)>, rewinds: u64) {
         let mut state = self.lock();
         if state.rewinds != rewinds {
             return;
@@ -203,12 +204,24 @@ impl Feed {
         for (id, payload) in messages {
             state.cursor = id;
             if !state.out.contains_key(&id) {
-                state.bytes += payload.len();
+                state.bytes += payload.encoded_len();
                 state.ready.push_back((id, payload));
             }
         }
         self.ready.notify_waiters();
     }
+}
+
+/// What to read next.
+struct Wanted {
+    /// The id after which to read.
+    after: i64,
+    /// How many messages at the most.
+    messages: usize,
+    /// How many bytes of bodies; one message may go over it.
+    bytes: usize,
+    /// The rewinds so far.
+    rewinds: u64,
 }
 
 /// Keeps the feed filled until it is told to close.
@@ -262,8 +275,9 @@ impl Reader {
         if self.seen.replace(version) == Some(version) && !rung {
             return Ok(());
         }
-        while let Some((cursor, wanted, rewinds)) = feed.wanted() {
-            let messages = store::read(connection, cursor, i64::try_from(wanted).unwrap_or(i64::MAX)).await?;
+        while let Some(Wanted { after, messages, bytes, rewinds }) = feed.wanted() {
+            let most = i64::try_from(messages).unwrap_or(i64::MAX);
+            let messages = store::read(connection, after, most, bytes).await?;
             let Some((last, _)) = messages.last() else { return Ok(()) };
             if self.settings.marks_redelivered
                 && let Some(up_to) = feed.to_write_ahead(*last)

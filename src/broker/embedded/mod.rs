@@ -25,11 +25,12 @@ pub(super) use self::store::Row as Stored;
 use self::writer::{Command, Commits};
 use crate::broker::{AckTag, Broker, Consumer, Health, Item, Lane, PublishError, State, fail};
 use crate::delivery::{Checkpoint, Delivery, Timestamp};
+use crate::files;
 use crate::shutdown::Tasks;
 
 /// How many bytes of bodies are in memory at the most, of messages that are ready or handed out: a few large ones, and not
-/// all of them. One message is always let through.
-pub const MOST_HELD: usize = 64 * 1024 * 1024;
+/// all of them. The last of them may go over it.
+pub const MOST_HELD: usize = 32 * 1024 * 1024;
 
 /// How long closing may take.
 const CLOSE: Duration = Duration::from_secs(5);
@@ -109,7 +110,7 @@ impl Queue {
         tasks: &Tasks,
     ) -> Result<Self, OpenError> {
         let failed = |why: String| OpenError { file: settings.file.clone(), why };
-        store::create(&settings.file).await.map_err(|error| failed(error.to_string()))?;
+        files::prepare_database(&settings.file).map_err(|error| failed(error.to_string()))?;
         let mut connection =
             store::connect(&settings.file, settings.busy_timeout).await.map_err(|error| failed(error.to_string()))?;
         let handed_out = store::prepare(&mut connection).await.map_err(|error| failed(error.to_string()))?;

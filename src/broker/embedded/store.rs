@@ -10,8 +10,8 @@ use futures_util::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Row as _};
 
-use super::feed::ENOUGH;
-use crate::broker::envelope::{Envelope, unreadable};
+use crate::broker::encoded::EncodedPayload;
+use crate::broker::envelope::Envelope;
 use crate::broker::{Item, Payload};
 
 const SCHEMA: &str = "
@@ -67,14 +67,6 @@ pub(in crate::broker) struct Row {
     pub(in crate::broker) length: i64,
 }
 
-/// Creates the folder and the file, which others may not read: bodies are other people's data.
-pub(super) async fn create(file: &Path) -> std::io::Result<()> {
-    if let Some(folder) = file.parent() {
-        tokio::fs::create_dir_all(folder).await?;
-    }
-    tokio::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(file).await.map(drop)
-}
-
 /// Opens the file. Every commit is on disk when it returns.
 pub(super) async fn connect(file: &Path, busy_timeout: Duration) -> sqlx::Result<SqliteConnection> {
     SqliteConnectOptions::new()
@@ -121,13 +113,13 @@ pub(super) async fn insert(connection: &mut SqliteConnection, item: &Item) -> sq
          sequence, replay, version, body) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
     )
     .bind(envelope.kind.as_ref())
-    .bind(envelope.id)
-    .bind(envelope.content_type)
-    .bind(envelope.source)
-    .bind(envelope.provider)
-    .bind(envelope.event)
+    .bind(envelope.id.as_deref())
+    .bind(envelope.content_type.as_deref())
+    .bind(envelope.source.as_deref())
+    .bind(envelope.provider.as_deref())
+    .bind(envelope.event.as_deref())
     .bind(envelope.received_at)
-    .bind(envelope.secret)
+    .bind(envelope.secret.as_deref())
     .bind(envelope.run.as_deref())
     .bind(envelope.sequence)
     .bind(envelope.replay.as_deref())
@@ -153,26 +145,43 @@ pub(super) async fn note_handed_out(connection: &mut SqliteConnection, up_to: i6
     sqlx::query("UPDATE handed_out SET up_to = max(up_to, $1)").bind(up_to).execute(connection).await.map(drop)
 }
 
-/// Up to `limit` messages after `cursor`, in order; fewer if their bodies are large.
+/// Up to `limit` messages after `cursor`, in order; the first, and then as many as have at most `room` bytes together. What
+/// isn't returned isn't read either.
 pub(super) async fn read(
     connection: &mut SqliteConnection,
     cursor: i64,
     limit: i64,
-) -> sqlx::Result<Vec<(i64, Payload)>> {
-    let mut rows = sqlx::query("SELECT * FROM message WHERE id > $1 ORDER BY id LIMIT $2")
+    room: usize,
+) -> sqlx::Result<Vec<(i64, EncodedPayload)>> {
+    let lengths: Vec<(i64, i64)> =
+        sqlx::query_as("SELECT id, length(body) FROM message WHERE id > $1 ORDER BY id LIMIT $2")
+            .bind(cursor)
+            .bind(limit)
+            .fetch_all(&mut *connection)
+            .await?;
+    let mut bytes = 0_usize;
+    let fits = |(_, length): &&(i64, i64)| {
+        let first = bytes == 0;
+        bytes = bytes.saturating_add(usize::try_from(*length).unwrap_or(usize::MAX).max(1));
+        first || bytes <= room
+    };
+    let Some((last, _)) = lengths.iter().take_while(fits).last() else { return Ok(Vec::new()) };
+    let mut rows = sqlx::query("SELECT * FROM message WHERE id > $1 AND id <= $2 ORDER BY id")
         .bind(cursor)
-        .bind(limit)
+        .bind(last)
         .fetch(connection);
-    let (mut messages, mut bytes) = (Vec::new(), 0);
-    while bytes < ENOUGH
-        && let Some(row) = rows.try_next().await?
-    {
+    let mut messages = Vec::new();
+    while let Some(row) = rows.try_next().await? {
         let body: Vec<u8> = row.try_get("body").unwrap_or_default();
-        bytes += body.len();
         // A row whose values are of other types than we write must not keep those behind it from being read.
         let payload = match envelope(&row) {
-            Ok(envelope) => envelope.open(body.into()),
-            Err(error) => unreadable(None, format!("its row can't be read: {error}"), body.into()),
+            Ok(envelope) => envelope.with_body(body.into()),
+            Err(error) => EncodedPayload::from(Payload::Unreadable {
+                id: None,
+                why: format!("its row can't be read: {error}"),
+                body: body.into(),
+                properties: None,
+            }),
         };
         messages.push((row.try_get("id")?, payload));
     }
@@ -236,18 +245,20 @@ pub(super) async fn put_back(connection: &mut SqliteConnection) -> sqlx::Result<
 }
 
 fn envelope(row: &SqliteRow) -> sqlx::Result<Envelope<'_>> {
+    let text = |column| Ok::<_, sqlx::Error>(row.try_get::<Option<&str>, _>(column)?.map(Into::into));
     Ok(Envelope {
         kind: row.try_get::<&str, _>("kind")?.into(),
-        id: row.try_get("delivery_id")?,
-        content_type: row.try_get("content_type")?,
-        source: row.try_get("source")?,
-        provider: row.try_get("provider")?,
-        event: row.try_get("event")?,
+        id: text("delivery_id")?,
+        content_type: text("content_type")?,
+        content_encoding: None,
+        source: text("source")?,
+        provider: text("provider")?,
+        event: text("event")?,
         received_at: row.try_get("received_at")?,
-        secret: row.try_get("secret")?,
-        run: row.try_get::<Option<&str>, _>("run")?.map(Into::into),
+        secret: text("secret")?,
+        run: text("run")?,
         sequence: row.try_get("sequence")?,
-        replay: row.try_get::<Option<&str>, _>("replay")?.map(Into::into),
+        replay: text("replay")?,
         version: row.try_get("version")?,
     })
 }

@@ -221,14 +221,21 @@ struct Doctor<'a> {
 impl Doctor<'_> {
     async fn objects(&self, findings: &mut Findings) {
         let declares = self.settings.declare;
+        let mut rights = Rights::default();
         let part = format!("exchange {}", self.names.exchange);
         let exchange = self.names.exchange.clone();
         if self.exists(&part, self.try_exchange(true).await, findings) {
             let shape = if declares { self.try_exchange(false).await } else { Ok(()) };
             if self.shaped(&part, "exchange", exchange.as_str(), shape, findings) {
                 match self.try_publishing().await {
-                    Ok(()) => findings.ok(&part, "is there, and this user may publish to it"),
-                    Err(error) => self.denied(&part, "publish to it", &error, findings),
+                    Ok(()) => {
+                        rights.publishes = true;
+                        findings.ok(&part, "is there, and this user may publish to it");
+                    }
+                    Err(error) => {
+                        rights.not_publishing.push(findings.0.len());
+                        self.denied(&part, "publish to it", &error, findings);
+                    }
                 }
             }
         }
@@ -246,8 +253,12 @@ impl Doctor<'_> {
             }
             // Whether the user may read is tried on an empty queue only: there is nothing to be taken from anybody.
             let readable = if messages == 0 { self.try_getting(&queue).await } else { Ok(()) };
+            rights.consumes |= messages == 0 && readable.is_ok();
             match readable {
-                Err(error) => self.denied(&part, "consume from it", &error, findings),
+                Err(error) => {
+                    rights.not_consuming.push(findings.0.len());
+                    self.denied(&part, "consume from it", &error, findings);
+                }
                 Ok(()) if messages > 0 && consumers == 0 => {
                     let what = format!("{messages} messages wait, and nobody consumes them");
                     findings.add(&part, Grade::Warning, what, "start a worker: rollcall serve --role worker");
@@ -255,6 +266,7 @@ impl Doctor<'_> {
                 Ok(()) => findings.ok(&part, format!("is there; {messages} messages, {consumers} consumers")),
             }
         }
+        rights.of_one_role(findings);
     }
 
     async fn try_exchange(&self, passive: bool) -> lapin::Result<()> {
@@ -333,6 +345,35 @@ impl Doctor<'_> {
             findings.add(part, Grade::Wrong, format!("the user {} may not {act} ({said})", self.user), fix);
         } else {
             findings.add(part, Grade::Wrong, format!("can't {act}: {said}"), "look into RabbitMQ's log");
+        }
+    }
+}
+
+/// What the user may do. An ingress needs to publish alone, and a worker to consume.
+#[derive(Debug, Default)]
+struct Rights {
+    publishes: bool,
+    consumes: bool,
+    /// The findings that say that it may not publish.
+    not_publishing: Vec<usize>,
+    /// The findings that say that it may not consume.
+    not_consuming: Vec<usize>,
+}
+
+impl Rights {
+    /// What one role doesn't need is no fault of a user of the other's.
+    fn of_one_role(self, findings: &mut Findings) {
+        let (missing, enough) = match (self.not_publishing.is_empty(), self.not_consuming.is_empty()) {
+            (false, true) if self.consumes => (self.not_publishing, "enough for a worker, and not for an ingress"),
+            (true, false) if self.publishes => (self.not_consuming, "enough for an ingress, and not for a worker"),
+            _ => return,
+        };
+        for finding in
+            findings.0.iter_mut().enumerate().filter(|(n, _)| missing.contains(n)).map(|(_, finding)| finding)
+        {
+            finding.grade = Grade::Warning;
+            finding.what.push_str("; that is ");
+            finding.what.push_str(enough);
         }
     }
 }

@@ -9,12 +9,13 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 
-use super::compression::decode;
 use crate::broker::Payload;
-use crate::broker::envelope::{Envelope, unreadable};
+use crate::broker::encoded::{BodyEncoding, EncodedPayload};
+use crate::broker::envelope::Envelope;
 
 const APP: &str = "rollcall";
 const PERSISTENT: u8 = 2;
@@ -36,10 +37,10 @@ pub(super) fn properties(envelope: &Envelope<'_>) -> BasicProperties {
             headers.insert(name.into(), AMQPValue::LongString(value.into()));
         }
     };
-    text(SOURCE, envelope.source);
-    text(PROVIDER, envelope.provider);
-    text(EVENT, envelope.event);
-    text(SECRET, envelope.secret);
+    text(SOURCE, envelope.source.as_deref());
+    text(PROVIDER, envelope.provider.as_deref());
+    text(EVENT, envelope.event.as_deref());
+    text(SECRET, envelope.secret.as_deref());
     text(RUN, envelope.run.as_deref());
     text(REPLAY, envelope.replay.as_deref());
     let mut number = |name: &str, value: Option<i64>| {
@@ -56,11 +57,14 @@ pub(super) fn properties(envelope: &Envelope<'_>) -> BasicProperties {
         .with_delivery_mode(PERSISTENT)
         .with_app_id(APP.into())
         .with_headers(headers);
-    if let Some(id) = envelope.id {
+    if let Some(id) = envelope.id.as_deref() {
         properties = properties.with_message_id(id.into());
     }
-    if let Some(content_type) = envelope.content_type {
+    if let Some(content_type) = envelope.content_type.as_deref() {
         properties = properties.with_content_type(content_type.into());
+    }
+    if let Some(encoding) = envelope.content_encoding.as_deref() {
+        properties = properties.with_content_encoding(encoding.into());
     }
     if let Some(seconds) = envelope.received_at.and_then(|micros| u64::try_from(micros / 1_000_000).ok()) {
         properties = properties.with_timestamp(seconds);
@@ -68,17 +72,16 @@ pub(super) fn properties(envelope: &Envelope<'_>) -> BasicProperties {
     properties
 }
 
-/// Reads a message, whoever sent it.
-pub(super) fn payload(properties: &BasicProperties, body: Vec<u8>) -> Payload {
-    let id = properties.message_id().as_ref().map(|id| id.as_str());
-    let encoding = properties.content_encoding().as_ref().map(|encoding| encoding.as_str());
-    let body = match decode(encoding, body) {
-        Ok(body) => body,
-        Err((why, body)) => return unreadable(id, why, body),
-    };
+/// Reads a message, whoever sent it. Its body stays as it travels.
+pub(super) fn payload(properties: &BasicProperties, body: Vec<u8>) -> EncodedPayload {
     match envelope(properties) {
-        Ok(envelope) => envelope.open(body),
-        Err(why) => unreadable(id, why, body),
+        Ok(envelope) => envelope.with_body(body.into()),
+        Err(why) => {
+            let id = properties.message_id().as_ref().map(|id| id.as_str().to_owned());
+            let encoding = properties.content_encoding().as_ref().map(|encoding| encoding.as_str());
+            let head = Payload::Unreadable { id, why, body: Bytes::new(), properties: None };
+            EncodedPayload::new(head, BodyEncoding::of(encoding), body.into())
+        }
     }
 }
 
@@ -88,28 +91,29 @@ fn envelope(properties: &BasicProperties) -> Result<Envelope<'_>, String> {
     };
     Ok(Envelope {
         kind: properties.kind().as_ref().map(|kind| kind.as_str()).unwrap_or_default().into(),
-        id: properties.message_id().as_ref().map(|id| id.as_str()),
-        content_type: properties.content_type().as_ref().map(|value| value.as_str()),
+        id: properties.message_id().as_ref().map(|id| id.as_str().into()),
+        content_type: properties.content_type().as_ref().map(|value| value.as_str().into()),
+        content_encoding: properties.content_encoding().as_ref().map(|value| value.as_str().into()),
         source: text(headers, SOURCE)?,
         provider: text(headers, PROVIDER)?,
         event: text(headers, EVENT)?,
         received_at: number(headers, RECEIVED_AT)?,
         secret: text(headers, SECRET)?,
-        run: text(headers, RUN)?.map(Cow::Borrowed),
+        run: text(headers, RUN)?,
         sequence: number(headers, SEQUENCE)?,
-        replay: text(headers, REPLAY)?.map(Cow::Borrowed),
+        replay: text(headers, REPLAY)?,
         version: number(headers, VERSION)?,
     })
 }
 
-fn text<'a>(headers: &'a FieldTable, name: &str) -> Result<Option<&'a str>, String> {
+fn text<'a>(headers: &'a FieldTable, name: &str) -> Result<Option<Cow<'a, str>>, String> {
     let bytes = match headers.inner().get(name) {
         None => return Ok(None),
         Some(AMQPValue::LongString(value)) => value.as_bytes(),
         Some(AMQPValue::ShortString(value)) => value.as_str().as_bytes(),
         Some(_) => return Err(format!("its header {name} isn't text")),
     };
-    std::str::from_utf8(bytes).map(Some).map_err(|_| format!("its header {name} isn't UTF-8"))
+    std::str::from_utf8(bytes).map(|text| Some(text.into())).map_err(|_| format!("its header {name} isn't UTF-8"))
 }
 
 fn number(headers: &FieldTable, name: &str) -> Result<Option<i64>, String> {
@@ -137,7 +141,7 @@ mod tests {
         #[test]
         fn a_delivery_survives_properties_and_headers(delivery in any_delivery()) {
             let properties = properties(&Envelope::of_delivery(&delivery));
-            match payload(&properties, delivery.body.to_vec()) {
+            match payload(&properties, delivery.body.to_vec()).decode(usize::MAX).unwrap() {
                 Payload::Delivery(back) => prop_assert_eq!(back, delivery),
                 other => prop_assert!(false, "{other:?}"),
             }
@@ -147,14 +151,13 @@ mod tests {
     #[test]
     fn what_others_send_is_unreadable_and_keeps_its_id() {
         let stranger = BasicProperties::default().with_message_id("m-1".into());
-        let Payload::Unreadable { id, why, .. } = payload(&stranger, b"{}".to_vec()) else { panic!("read") };
+        let read = |properties: &BasicProperties| payload(properties, b"{}".to_vec()).decode(usize::MAX).unwrap();
+        let Payload::Unreadable { id, why, .. } = read(&stranger) else { panic!("read") };
         assert_eq!((id.as_deref(), why.as_str()), (Some("m-1"), "it isn't one of ours: it has no headers"));
 
         let mut headers = FieldTable::default();
         headers.insert(VERSION.into(), AMQPValue::Boolean(true));
-        let Payload::Unreadable { why, .. } = payload(&stranger.with_headers(headers), Vec::new()) else {
-            panic!("read")
-        };
+        let Payload::Unreadable { why, .. } = read(&stranger.with_headers(headers)) else { panic!("read") };
         assert_eq!(why, "its header x-rollcall-version isn't an integer");
     }
 }

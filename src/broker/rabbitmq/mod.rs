@@ -10,7 +10,6 @@
 //! properties and headers listed in [`message`].
 
 mod acks;
-mod compression;
 mod consume;
 pub mod definitions;
 pub mod doctor;
@@ -31,11 +30,11 @@ use lapin::{Connection, ConnectionProperties};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub use self::compression::Compression;
 use self::consume::RabbitMqConsumer;
 use self::link::Watch;
 use self::publish::Publisher;
 use self::topology::Names;
+pub use crate::broker::compression::Compression;
 use crate::broker::{Broker, Consumer, Health, Item, PublishError, State};
 use crate::delivery::{Checkpoint, Delivery};
 use crate::shutdown::Tasks;

@@ -14,11 +14,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::compression::Encoded;
 use super::link::{Ending, Link, Role, Standing, Watch, supervise};
 use super::message::properties;
 use super::window::{self, Job, Outcome, Outgoing};
 use super::{Settings, Shared};
+use crate::broker::compression::Encoded;
 use crate::broker::envelope::Envelope;
 use crate::broker::{Item, PublishError, fail};
 use crate::delivery::{Checkpoint, Delivery};
@@ -64,17 +64,14 @@ impl Publisher {
     }
 
     fn of_delivery(&self, delivery: &Delivery, encoded: &Encoded) -> Outgoing {
-        let envelope = Envelope::of_delivery(delivery);
+        let mut envelope = Envelope::of_delivery(delivery);
+        envelope.content_encoding = encoded.encoding.map(Into::into);
         let names = &self.shared.names;
         let (exchange, routing_key) = match delivery.replay {
             None => (names.exchange.clone(), envelope.kind.as_ref().into()),
             Some(_) => ("".into(), names.replays.clone()),
         };
-        let mut properties = properties(&envelope);
-        if let Some(encoding) = encoded.encoding {
-            properties = properties.with_content_encoding(encoding.into());
-        }
-        Outgoing { exchange, routing_key, properties, body: encoded.body.clone() }
+        Outgoing { exchange, routing_key, properties: properties(&envelope), body: encoded.body.clone() }
     }
 
     fn of_checkpoint(&self, checkpoint: &Checkpoint) -> Outgoing {

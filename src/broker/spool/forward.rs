@@ -108,11 +108,16 @@ impl Forwarder {
     }
 
     fn take(&mut self, message: Message) {
-        let item = match message.payload {
-            Payload::Delivery(delivery) => Item::Delivery(delivery),
-            Payload::Checkpoint(checkpoint) => Item::Checkpoint(checkpoint),
-            Payload::Unreadable { why, body, .. } => {
-                return self.shared.set_aside(message.tag, &Share::of_unreadable(body.len()), &why);
+        let bytes = message.payload.encoded_len();
+        // Nothing is compressed in a spool, so that this only says what the message is.
+        let item = match message.payload.decode(usize::MAX) {
+            Ok(Payload::Delivery(delivery)) => Item::Delivery(delivery),
+            Ok(Payload::Checkpoint(checkpoint)) => Item::Checkpoint(checkpoint),
+            Ok(Payload::Unreadable { why, .. }) => {
+                return self.shared.set_aside(message.tag, &Share::of_unreadable(bytes), &why);
+            }
+            Err(error) => {
+                return self.shared.set_aside(message.tag, &Share::of_unreadable(bytes), &error.to_string());
             }
         };
         let share = Share::of(&item);

@@ -60,7 +60,7 @@ impl Ledger {
              (SELECT COUNT(*) FROM statuses WHERE state = 'waiting'), \
              (SELECT COUNT(*) FROM statuses WHERE state = 'parked'), \
              (SELECT COUNT(*) FROM statuses WHERE state = 'waiting' AND reason LIKE $1 || '%'), \
-             (SELECT COUNT(*) FROM unreadable), \
+             (SELECT COUNT(*) FROM unreadable WHERE replay IS NULL), \
              (SELECT COUNT(*) FROM statuses WHERE drifted_at IS NOT NULL)",
         )
         .bind(DRY_RUN)

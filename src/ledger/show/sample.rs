@@ -110,7 +110,7 @@ impl Sample {
         let misshapen = Reading::Parked("organization.login: missing field".into());
         sample.record(8, "odd-1", "organization.member_added", misshapen).await;
         let (why, body) = ("it isn't one of ours: it has no headers".to_owned(), "hello".into());
-        let stranger = Record::Unreadable { id: Some("m-1".to_owned()), why, body };
+        let stranger = Record::Unreadable { id: Some("m-1".to_owned()), why, body, properties: None };
         for minutes in [8, 9] {
             sample.clock(minute(minutes)).await;
             sample.ledger.record(std::slice::from_ref(&stranger)).await.unwrap();

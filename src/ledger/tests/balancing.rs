@@ -121,3 +121,31 @@ async fn a_replay_is_not_accepted(#[values(Sqlite, PostgreSql)] on: Database) {
     }
     assert_eq!(after(on, &[&[stamped("a", 1)], &[replay]]).await.to_string(), "1 accepted = 1 ignored + 0 missing");
 }
+
+/// Whoever may publish to the broker may send any number; what no ingress can have come to says nothing of any.
+#[rstest]
+#[tokio::test]
+async fn a_number_that_no_ingress_can_have_come_to_is_left_out(#[values(Sqlite, PostgreSql)] on: Database) {
+    const HUGE: u64 = i64::MAX.unsigned_abs();
+    let mut strange = vec![stamped("max", HUGE), stamped("beyond", u64::MAX), checkpoint(HUGE, &[HUGE, u64::MAX])];
+    strange.push(checkpoint(3, &[2, HUGE, u64::MAX]));
+    let balance = after(on, &[&[stamped("one", 1)], &strange, &[stamped("three", 3)]]).await;
+    assert_eq!(balance.to_string(), "2 accepted = 2 ignored + 0 missing");
+}
+
+/// What an earlier version has let in, or somebody has written by hand.
+#[rstest]
+#[tokio::test]
+async fn sums_beyond_all_numbers_are_shown_as_the_greatest(#[values(Sqlite, PostgreSql)] on: Database) {
+    let site = Site::open(on).await;
+    for run in 1..=3_i64 {
+        let row =
+            "INSERT INTO stamps (run, source, high, voids, told, since, seen_at) VALUES ($1, 's', $2, 0, $2, 0, 0)";
+        sqlx::query(row).bind(run.to_string()).bind(i64::MAX).execute(&site.ledger.write).await.unwrap();
+        let gap = "INSERT INTO gaps (run, source, first, last, since) VALUES ($1, 's', 1, $2, 0)";
+        sqlx::query(gap).bind(run.to_string()).bind(i64::MAX).execute(&site.ledger.write).await.unwrap();
+    }
+    let balance = site.ledger.balance().await.unwrap();
+    assert_eq!((balance.accepted, balance.missing(), balance.adds_up()), (i64::MAX, i64::MAX, true));
+    assert_eq!(site.ledger.missing(Duration::ZERO).await.unwrap().len(), 3);
+}

@@ -1,6 +1,7 @@
 //! Deliveries come in.
 
 use super::*;
+use crate::delivery::TryKey;
 use crate::ledger::LedgerError;
 use crate::ledger::outcome::Outcome::{Applied, Held, Ignored, Parked, Pending, Superseded, Unchanged};
 
@@ -257,8 +258,9 @@ async fn one_delivery_may_concern_many_accounts_and_its_outcome_is_the_first_of_
 #[tokio::test]
 async fn tries_of_a_delivery_are_counted_until_it_is_finished(#[values(Sqlite, PostgreSql)] on: Database) {
     let site = Site::open(on).await;
-    let one = delivery("one", 1);
-    let other_bytes = Delivery { body: Bytes::from_static(b"{}"), ..one.clone() };
+    let Delivery { source, id, .. } = delivery("one", 1);
+    let one = TryKey { source, delivery: id, digest: vec![1; 32] };
+    let other_bytes = TryKey { digest: vec![2; 32], ..one.clone() };
     assert_eq!(site.ledger.begin_delivery(&one).await.unwrap(), 1);
     assert_eq!(site.ledger.begin_delivery(&one).await.unwrap(), 2);
     assert_eq!(site.ledger.begin_delivery(&other_bytes).await.unwrap(), 1);
@@ -303,6 +305,7 @@ async fn a_message_that_cannot_be_read_is_kept_once_with_its_bytes(#[values(Sqli
         id: id.map(str::to_owned),
         why: "it isn't one of ours: it has no headers".to_owned(),
         body: Bytes::from_static(body),
+        properties: None,
     };
     let odd = b"\0\xff not text";
     let batch = [message(Some("m\0-1"), odd), message(None, b"{}"), message(Some("m\0-1"), odd), message(None, b"")];
@@ -314,4 +317,29 @@ async fn a_message_that_cannot_be_read_is_kept_once_with_its_bytes(#[values(Sqli
     assert_eq!(site.ledger.unreadable_body(kept[2].row).await.unwrap().as_deref(), Some(&odd[..]));
     assert_eq!(site.ledger.unreadable_body(99).await.unwrap(), None);
     assert_eq!(site.ledger.counts().await.unwrap().unreadable, 3);
+}
+
+/// A wrong clock, or whoever may publish to the broker: a time far ahead must not win over what really happens later.
+#[rstest]
+#[case::far_ahead(i64::MAX)]
+#[case::an_hour_ahead(3_600_000_000)]
+#[case::before_all_times(i64::MIN)]
+#[tokio::test]
+async fn a_time_of_receipt_is_clamped_to_the_ledgers_clock(
+    #[values(Sqlite, PostgreSql)] on: Database,
+    #[case] offset: i64,
+) {
+    let mut site = Site::open(on).await;
+    let now = site.ledger.now().await.unwrap();
+    let mut join = told("join", 1, gained("1", org()));
+    join.delivery.received_at = now.plus_micros(offset);
+    site.record([join]).await;
+    let stored: i64 =
+        sqlx::query("SELECT received_at FROM deliveries").fetch_one(&site.ledger.read).await.unwrap().get(0);
+    let latest = site.ledger.now().await.unwrap().plus(Duration::from_mins(5)).micros();
+    assert!((0..=latest).contains(&stored), "{stored}");
+    assert_eq!(stored > now.micros(), offset > 0);
+    let secrets = site.ledger.secrets().await.unwrap();
+    assert!((0..=latest).contains(&secrets[0].last_at.micros()), "{secrets:?}");
+    assert!(site.ledger.runs().await.unwrap()[0].seen_at.micros() <= latest);
 }

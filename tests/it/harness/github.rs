@@ -91,6 +91,13 @@ pub(crate) struct Posted {
     body: Bytes,
 }
 
+impl Posted {
+    /// Lets go of the body, which is large and was posted.
+    pub(crate) fn forget_body(&mut self) {
+        self.body = Bytes::new();
+    }
+}
+
 /// What GitHub was answered.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -194,6 +201,29 @@ impl GitHub {
             headers: request.headers,
             body: request.body.into(),
         }
+    }
+
+    /// Somebody joins, in a body of about so many bytes that compresses to next to nothing.
+    pub(crate) fn padded_join(&self, account: Account, bytes: usize) -> Posted {
+        let (root, root_id) = ORGANIZATION;
+        let number = self.happened.fetch_add(1, Ordering::Relaxed);
+        let at = self.began.plus(Duration::from_secs(number));
+        let draft = self.signer.invent(&Invention {
+            id: Some(time_based(at, number).to_string()),
+            event: "organization.member_added".to_owned(),
+            login: account.login(),
+            account_id: account.id(),
+            root: root.to_owned(),
+            root_id: root_id.to_owned(),
+            part: None,
+            part_id: None,
+        });
+        let mut draft = draft.unwrap();
+        let padding = format!("{{\"padding\":\"{}\",", "a".repeat(bytes));
+        draft.json.splice(..1, padding.into_bytes());
+        let request = self.signer.sign(&draft, at).unwrap();
+        let (headers, body) = (request.headers, request.body.into());
+        Posted { id: draft.id.parse().unwrap(), account, joined: true, headers, body }
     }
 
     /// A push of about that many bytes, none of which is like another: it tells nothing about access.

@@ -143,6 +143,18 @@ impl Process {
         peak.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
     }
 
+    /// Lets it have so many more bytes of memory than it has now, and no more; none lifts that limit.
+    pub(crate) fn limit_memory(&self, more: Option<u64>) {
+        let id = self.id().expect("a process that runs");
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+        let size: u64 = size.trim().trim_end_matches(" kB").parse().unwrap();
+        let limit = more.map(|more| size * 1024 + more);
+        let limits = rustix::process::Rlimit { current: limit, maximum: None };
+        let process = rustix::process::Pid::from_raw(id.try_into().unwrap());
+        rustix::process::prlimit(process, rustix::process::Resource::As, limits).unwrap();
+    }
+
     async fn signal(&self, name: &str) {
         signal(self.id().expect("a process that runs"), name).await;
     }

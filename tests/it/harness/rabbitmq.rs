@@ -190,7 +190,8 @@ impl Node {
         nodes
     }
 
-    fn configure(&self, lines: &str) {
+    /// Adds lines to its configuration. Before it is started.
+    pub(crate) fn configure(&self, lines: &str) {
         let mut configuration = std::fs::OpenOptions::new();
         let mut configuration = configuration.append(true).open(self.folder.path().join("rabbitmq.conf")).unwrap();
         configuration.write_all(lines.as_bytes()).unwrap();
@@ -227,6 +228,12 @@ impl Node {
 
     /// Starts it and waits until it answers.
     pub(crate) async fn start(&mut self) {
+        let url = self.url();
+        self.start_for(&url).await;
+    }
+
+    /// Starts it and waits until it answers a user of its own.
+    pub(crate) async fn start_for(&mut self, url: &str) {
         // The shell waits for its standard input to end, which it does with this process, however that ends.
         const GUARDED: &str =
             r#""$0" </dev/null >>"$HOME/out" 2>&1 & read -r _; kill -9 "$(cat "$RABBITMQ_PID_FILE")" "#;
@@ -234,8 +241,7 @@ impl Node {
         let mut command = self.command("/bin/sh");
         command.args(["-c", GUARDED, SERVER]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         self.guard = Some(command.spawn().unwrap());
-        let url = self.url();
-        until("the private RabbitMQ answers", || answers(&url)).await;
+        until("the private RabbitMQ answers", || answers(url)).await;
     }
 
     /// Kills it as a power cut would.

@@ -5,8 +5,10 @@
 //! bytes as they are, as every message did once. `deploy/docs/performance.md` has what it gains.
 
 use std::cell::RefCell;
-use std::io::{self, Read, Write};
+use std::collections::TryReserveError;
+use std::io::{self, BufRead as _, Write};
 
+use super::encoded::MOST;
 use bytes::Bytes;
 use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 
@@ -29,9 +31,18 @@ const WORTH_IT: usize = 1024;
 /// Bodies from this length on are compressed where they hold up nobody else.
 const LONG: usize = 256 * 1024;
 
-/// The longest body that is decompressed, in bytes, so that a few bytes of a stranger can't fill the memory. It is far
-/// above what any provider sends (GitHub: 25 MiB); what is longer than that travels as it is.
-const MOST: usize = 128 * 1024 * 1024;
+/// Bodies from this length on say in their frame how long they are. A frame that doesn't say it is one block of at most
+/// this length: an encoder's frames all have the same header, and setting up another for each short body would cost more
+/// than it is worth.
+const TELLS_LENGTH: usize = 64 * 1024;
+
+/// More than so many bytes can't come of one in a frame.
+const MOST_RATIO: usize = 255;
+
+/// The first bytes of an LZ4 frame.
+const MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
+/// The flag of a frame that says how long its content is.
+const HAS_CONTENT_SIZE: u8 = 0b1000;
 
 /// A body as it travels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,11 +78,20 @@ thread_local! {
 }
 
 fn encoder() -> FrameEncoder<Vec<u8>> {
-    let frame = FrameInfo::new().block_mode(BlockMode::Independent).block_size(BlockSize::Max64KB);
-    FrameEncoder::with_frame_info(frame, Vec::new())
+    FrameEncoder::with_frame_info(frame(), Vec::new())
+}
+
+fn frame() -> FrameInfo {
+    FrameInfo::new().block_mode(BlockMode::Independent).block_size(BlockSize::Max64KB)
 }
 
 fn compress(body: &[u8]) -> Option<Vec<u8>> {
+    if body.len() > TELLS_LENGTH {
+        let frame = frame().content_size(u64::try_from(body.len()).ok());
+        let mut encoder = FrameEncoder::with_frame_info(frame, Vec::new());
+        encoder.write_all(body).ok()?;
+        return encoder.finish().ok();
+    }
     ENCODER.with_borrow_mut(|encoder| {
         if encoder.write_all(body).is_err() || encoder.try_finish().is_err() {
             // Half a frame must not come before the next one.
@@ -82,27 +102,66 @@ fn compress(body: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// The bytes that were signed.
-///
-/// # Errors
-/// One clause that says what is wrong with the message, and the bytes as they came.
-pub(super) fn decode(encoding: Option<&str>, body: Vec<u8>) -> Result<Bytes, (String, Bytes)> {
-    match encoding {
-        None => Ok(body.into()),
-        Some(LZ4) => decompress(&body, MOST).map_err(|why| (why, body.into())),
-        Some(_) => Err((format!("its content encoding isn't {LZ4}"), body.into())),
+/// The length that a frame says its content has, in bytes. Whoever wrote it may have lied.
+pub(super) fn declared_len(frame: &[u8]) -> usize {
+    let flags = frame.strip_prefix(&MAGIC).and_then(|rest| rest.first()).copied().unwrap_or_default();
+    let size = frame.get(6..14).and_then(|size| <[u8; 8]>::try_from(size).ok());
+    match size.filter(|_| flags & HAS_CONTENT_SIZE != 0) {
+        Some(size) => usize::try_from(u64::from_le_bytes(size)).unwrap_or(usize::MAX),
+        None => TELLS_LENGTH,
     }
 }
 
-fn decompress(frame: &[u8], most: usize) -> Result<Bytes, String> {
-    let mut body = Vec::new();
-    let limit = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
-    let read: io::Result<usize> = FrameDecoder::new(frame).take(limit).read_to_end(&mut body);
-    match read {
-        Err(error) => Err(format!("its body isn't an LZ4 frame: {error}")),
-        Ok(length) if length > most => Err(format!("its body has more than {most} bytes once decompressed")),
-        Ok(_) => Ok(body.into()),
+/// Why a frame wasn't decompressed.
+#[derive(Debug)]
+pub(super) enum NotDecompressed {
+    /// Its content is longer than the limit.
+    TooLong,
+    /// There is no memory for its content.
+    OutOfMemory,
+    /// It isn't a frame, or not a whole one.
+    Malformed(String),
+}
+
+impl From<io::Error> for NotDecompressed {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::OutOfMemory => Self::OutOfMemory,
+            _ => Self::Malformed(error.to_string()),
+        }
     }
+}
+
+impl From<TryReserveError> for NotDecompressed {
+    fn from(_: TryReserveError) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+/// The content of a frame, if it has at most `limit` bytes.
+pub(super) fn decompress(frame: &[u8], limit: usize) -> Result<Bytes, NotDecompressed> {
+    let declared = declared_len(frame);
+    if declared > limit.max(TELLS_LENGTH) {
+        return Err(NotDecompressed::TooLong);
+    }
+    let mut content = Vec::new();
+    content.try_reserve_exact(declared.min(limit).min(frame.len().saturating_mul(MOST_RATIO)))?;
+    let mut decoder = FrameDecoder::new(frame);
+    loop {
+        let part = decoder.fill_buf()?;
+        let length = part.len();
+        if length == 0 {
+            break;
+        }
+        if length > limit - content.len() {
+            return Err(NotDecompressed::TooLong);
+        }
+        content.try_reserve(length)?;
+        content.extend_from_slice(part);
+        decoder.consume(length);
+    }
+    content.shrink_to_fit();
+    Ok(content.into())
 }
 
 #[cfg(test)]
@@ -111,9 +170,16 @@ mod tests {
 
     use super::*;
 
+    fn decoded(encoded: &Encoded) -> Bytes {
+        match encoded.encoding {
+            Some(_) => decompress(&encoded.body, MOST).unwrap(),
+            None => encoded.body.clone(),
+        }
+    }
+
     fn travelled(body: &Bytes) -> (Encoded, Bytes) {
         let encoded = futures_util::FutureExt::now_or_never(Compression::Lz4.encode(body)).unwrap();
-        let back = decode(encoded.encoding, encoded.body.to_vec()).unwrap();
+        let back = decoded(&encoded);
         (encoded, back)
     }
 
@@ -144,7 +210,7 @@ mod tests {
         let body: Bytes = (0..LONG as u32).flat_map(|n| (n / 3).to_le_bytes()).collect::<Vec<_>>().into();
         let encoded = Compression::Lz4.encode(&body).await;
         assert_eq!(encoded.encoding, Some(LZ4));
-        assert_eq!(decode(encoded.encoding, encoded.body.to_vec()).unwrap(), body);
+        assert_eq!(decoded(&encoded), body);
         assert_eq!(Compression::None.encode(&body).await, Encoded { encoding: None, body });
     }
 
@@ -153,17 +219,32 @@ mod tests {
         let bomb = compress(&vec![0; 1024 * 1024]).unwrap();
         assert!(bomb.len() < 10_000);
         assert_eq!(decompress(&bomb, 1024 * 1024).unwrap().len(), 1024 * 1024);
-        let why = decompress(&bomb, 1024 * 1024 - 1).unwrap_err();
-        assert_eq!(why, "its body has more than 1048575 bytes once decompressed");
+        assert!(matches!(decompress(&bomb, 1024 * 1024 - 1), Err(NotDecompressed::TooLong)));
     }
 
     #[test]
-    fn other_encodings_are_refused_with_their_bytes() {
-        let (why, body) = decode(Some("gzip"), b"abc".to_vec()).unwrap_err();
-        assert_eq!((why.as_str(), &body[..]), ("its content encoding isn't lz4", &b"abc"[..]));
-        let (why, body) = decode(Some(LZ4), b"abc".to_vec()).unwrap_err();
-        assert!(why.starts_with("its body isn't an LZ4 frame: "), "{why}");
-        assert_eq!(body, "abc");
+    fn a_long_frame_says_how_long_it_is_and_a_lie_gains_nothing() {
+        for length in [TELLS_LENGTH + 1, 1024 * 1024] {
+            assert_eq!(declared_len(&compress(&vec![0; length]).unwrap()), length);
+        }
+        assert_eq!(declared_len(&compress(&vec![0; TELLS_LENGTH]).unwrap()), TELLS_LENGTH);
+        assert_eq!(declared_len(b""), TELLS_LENGTH);
+
+        // A header that says 5 bytes, before blocks of a megabyte: what doesn't fit the limit isn't decompressed.
+        let mut lying = FrameEncoder::with_frame_info(frame().content_size(Some(5)), Vec::new());
+        lying.write_all(&vec![0; 1024 * 1024]).unwrap();
+        lying.flush().unwrap();
+        let mut frame = lying.into_inner();
+        frame.extend([0; 4]);
+        assert_eq!(declared_len(&frame), 5);
+        assert!(matches!(decompress(&frame, 1000), Err(NotDecompressed::TooLong)));
+        assert!(matches!(decompress(&frame, MOST), Err(NotDecompressed::Malformed(_))));
+    }
+
+    #[test]
+    fn what_is_no_frame_is_told() {
+        let Err(NotDecompressed::Malformed(why)) = decompress(b"abc", MOST) else { panic!("decompressed") };
+        assert!(!why.is_empty());
     }
 
     proptest! {
