@@ -13,7 +13,7 @@ use rustix::io::Errno;
 /// The mode of a private file.
 const PRIVATE: u32 = 0o600;
 /// What others may do with a file.
-pub(crate) const OTHERS: u32 = 0o077;
+const OTHERS: u32 = 0o077;
 
 /// Makes every file that this process creates from now on private, also those that a library creates.
 pub fn make_new_files_private() {
@@ -33,49 +33,81 @@ pub fn create_folder(folder: &Path) -> io::Result<()> {
 /// # Errors
 /// If it is a symbolic link or no file, or can't be opened or made private.
 pub fn open_private(file: &Path) -> io::Result<File> {
-    open(file, OpenOptions::new().create(true))
-}
-
-/// Makes the file of a SQLite database ready to be opened: it exists, and it is private, as are those beside it. SQLite
-/// gives the files that it creates the mode of the database's.
-///
-/// # Errors
-/// If any of them is a symbolic link or no file, or can't be opened or made private.
-pub fn prepare_database(file: &Path) -> io::Result<()> {
-    if let Some(folder) = file.parent() {
-        create_folder(folder)?;
-    }
-    open_private(file)?;
-    for suffix in ["-wal", "-shm", "-journal"] {
-        let mut beside = file.as_os_str().to_owned();
-        beside.push(suffix);
-        match open(&PathBuf::from(beside), &mut OpenOptions::new()) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            opened => drop(opened?),
-        }
-    }
-    Ok(())
-}
-
-fn open(file: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    let wrong = |why: &str| io::Error::new(ErrorKind::InvalidInput, format!("{}: {why}", file.display()));
     // A named pipe would keep whoever opens it waiting.
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-    let opened = options.read(true).write(true).mode(PRIVATE).custom_flags(flags).open(file);
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(PRIVATE)
+        .custom_flags(flags)
+        .open(file);
     let opened = opened.map_err(|error| match Errno::from_io_error(&error) {
-        Some(Errno::LOOP) => {
-            wrong("is a symbolic link, which rollcall doesn't write through; put the file itself there")
-        }
+        Some(Errno::LOOP) => wrong(file, LINK),
         _ => error,
     })?;
     let metadata = opened.metadata()?;
     if !metadata.is_file() {
-        return Err(wrong("isn't a file"));
+        return Err(wrong(file, NO_FILE));
     }
     if metadata.permissions().mode() & OTHERS != 0 {
         opened.set_permissions(Permissions::from_mode(PRIVATE))?;
     }
     Ok(opened)
+}
+
+/// Makes the file of a SQLite database ready to be opened: it exists, and it is private, as are those beside it. SQLite
+/// gives the files that it creates the mode of the database's.
+///
+/// None that exists is opened: closing it would end the locks that this process holds on it by another connection
+/// (<https://www.sqlite.org/howtocorrupt.html>, 2.2).
+///
+/// # Errors
+/// If any of them is a symbolic link or no file, or can't be created or made private.
+pub fn prepare_database(file: &Path) -> io::Result<()> {
+    if let Some(folder) = file.parent() {
+        create_folder(folder)?;
+    }
+    for suffix in ["-wal", "-shm", "-journal"] {
+        let mut beside = file.as_os_str().to_owned();
+        beside.push(suffix);
+        match make_private(&PathBuf::from(beside)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            private => private?,
+        }
+    }
+    match make_private(file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        private => return private,
+    }
+    match OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(file) {
+        // Another process was faster.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => make_private(file),
+        created => created.map(drop),
+    }
+}
+
+/// Makes a file that exists private, without opening it.
+fn make_private(file: &Path) -> io::Result<()> {
+    let metadata = std::fs::symlink_metadata(file)?;
+    if metadata.is_symlink() {
+        return Err(wrong(file, LINK));
+    }
+    if !metadata.is_file() {
+        return Err(wrong(file, NO_FILE));
+    }
+    if metadata.permissions().mode() & OTHERS != 0 {
+        std::fs::set_permissions(file, Permissions::from_mode(PRIVATE))?;
+    }
+    Ok(())
+}
+
+const LINK: &str = "is a symbolic link, which rollcall doesn't write through; put the file itself there";
+const NO_FILE: &str = "isn't a file";
+
+fn wrong(file: &Path, why: &str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, format!("{}: {why}", file.display()))
 }
 
 #[cfg(test)]
@@ -94,10 +126,22 @@ mod tests {
         let (old, new) = (folder.path().join("old"), folder.path().join("new"));
         std::fs::write(&old, "content").unwrap();
         std::fs::set_permissions(&old, Permissions::from_mode(0o644)).unwrap();
-        for file in [&old, &new] {
+        let database = folder.path().join("ledger.db");
+        for file in [&old, &new, &database] {
             drop(open_private(file).unwrap());
             assert_eq!(mode(file), 0o600, "{}", file.display());
         }
+        let wal = folder.path().join("ledger.db-wal");
+        for file in [&wal, &database] {
+            std::fs::write(file, "content").unwrap();
+            std::fs::set_permissions(file, Permissions::from_mode(0o644)).unwrap();
+        }
+        prepare_database(&database).unwrap();
+        assert_eq!((mode(&database), mode(&wal)), (0o600, 0o600));
+        std::fs::remove_file(&wal).unwrap();
+        std::fs::remove_file(&database).unwrap();
+        prepare_database(&database).unwrap();
+        assert_eq!((mode(&database), wal.exists()), (0o600, false));
         assert_eq!(std::fs::read_to_string(&old).unwrap(), "content");
     }
 

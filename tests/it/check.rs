@@ -130,14 +130,14 @@ async fn who_else_may_read_secrets_and_change_the_configuration_is_said() {
     let open = |file: &std::path::Path, mode| {
         std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).unwrap();
     };
-    for (file, mode) in [(&secret, 0o640), (&folder.join("people.csv"), 0o666), (&site.data(), 0o777)] {
+    for (file, mode) in [(&secret, 0o644), (&folder.join("people.csv"), 0o666), (&site.data(), 0o777)] {
         open(file, mode);
     }
     let said = checked(&site, &[], &SECRETS).await;
     assert_eq!(said.code, Some(0), "{said:?}");
     for line in [
         "warning  source acme-github: the secret file:",
-        "webhook-secret is open to others than its owner (mode 640)",
+        "webhook-secret is open to others than its owner and group (mode 644)",
         "warning  people map: ",
         "people.csv can be changed by everybody on this machine (mode 666)",
         "warning  data_dir: ",
@@ -147,7 +147,7 @@ async fn who_else_may_read_secrets_and_change_the_configuration_is_said() {
     }
     assert!(!said.output.contains("warning  configuration: "), "{said:?}");
 
-    for (file, mode) in [(&secret, 0o600), (&folder.join("people.csv"), 0o644), (&site.data(), 0o755)] {
+    for (file, mode) in [(&secret, 0o640), (&folder.join("people.csv"), 0o644), (&site.data(), 0o755)] {
         open(file, mode);
     }
     let well = checked(&site, &[], &SECRETS).await;

@@ -6,11 +6,12 @@ use std::path::Path;
 use super::{Findings, State};
 use crate::cli::Place;
 use crate::config::{SecretRef, Settings, UrlRef, default_file};
-use crate::files::OTHERS;
 
 /// What everybody may do who isn't the owner or in the group.
 const WORLD_READS: u32 = 0o004;
 const WORLD_WRITES: u32 = 0o002;
+/// What only the owner may do with a secret. A group may read it: that is how services are handed secrets.
+const OWNERS_ALONE: u32 = 0o027;
 
 pub(super) fn check(settings: &Settings, place: &Place, findings: &mut Findings) {
     if let Some(file) = place.config.clone().or_else(default_file) {
@@ -44,11 +45,11 @@ pub(super) fn check(settings: &Settings, place: &Place, findings: &mut Findings)
     }
     for (key, secret) in secrets(settings) {
         if let SecretRef::File(file) = secret
-            && let Some(mode) = mode(file).filter(|mode| mode & OTHERS != 0)
+            && let Some(mode) = mode(file).filter(|mode| mode & OWNERS_ALONE != 0)
         {
             let what = format!(
-                "the secret {secret} is open to others than its owner (mode {mode:03o}); let its owner alone read it \
-                 (chmod 600)"
+                "the secret {secret} is open to others than its owner and group (mode {mode:03o}); let nobody else read it \
+                 (chmod 600, or 640)"
             );
             findings.add(&key, State::Warning, what);
         }

@@ -59,7 +59,8 @@ async fn a_message_that_three_workers_died_on_is_parked_and_its_neighbours_are_n
 async fn messages_of_strangers_are_kept_for_whoever_looks_and_cost_no_delivery_anything() {
     let site = Site::new(Carrier::RabbitMq, 1).await;
     let (process, at) = site.serve().await;
-    until("it is ready", async || site.ask(&at, "/ready").await.0 == 200).await;
+    // Ready it is as soon as the spool is; the queue is there when the broker is.
+    until("the broker is there", async || site.ask(&at, "/health").await.1["parts"]["broker"]["state"] == "ok").await;
     let (url, queue) = site.work_queue();
     let stranger = Side::open(&url).await;
     for _ in 0..3 {
