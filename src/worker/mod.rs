@@ -14,7 +14,9 @@ mod read;
 mod recording;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use self::connections::Connections;
@@ -23,7 +25,7 @@ use self::recording::Ending;
 pub use self::recording::Recording;
 
 use crate::broker::{AckTag, Consumer, EncodedPayload, Lane, Message, NotDecoded, Payload, SharedBroker};
-use crate::delivery::{Delivery, Timestamp};
+use crate::delivery::{Delivery, Timestamp, TryKey};
 use crate::ledger::record::{Entry, Reading, Record};
 use crate::ledger::{Ledger, LedgerError};
 use crate::reconcile::Reconciler;
@@ -32,6 +34,10 @@ use crate::reconcile::Reconciler;
 const BATCH: usize = 256;
 /// After so many tries that never finished a message is parked.
 pub const TRIES: i64 = 3;
+/// How often it is tried to get the memory for one body: for some twenty seconds.
+const MEMORY_ATTEMPTS: u32 = 9;
+/// How long the end of the process waits for the tries of a message to be forgotten.
+const FORGET: Duration = Duration::from_secs(2);
 
 /// Consumes deliveries and records them.
 #[derive(Debug)]
@@ -59,6 +65,7 @@ impl Worker {
 
     /// Works until the token is cancelled or the broker is closed.
     pub async fn run(self, broker: SharedBroker, prefetch: u16, token: CancellationToken) {
+        self.recording.limit_left(prefetch);
         let mut consumer = broker.consume(prefetch).await;
         while let Some(Some(first)) = token.run_until_cancelled(consumer.next()).await {
             let mut batch = vec![first];
@@ -67,11 +74,10 @@ impl Worker {
             {
                 batch.push(message);
             }
-            self.recording.holds(oldest(&batch));
             if self.batch(consumer.as_mut(), batch, &token).await.is_err() {
                 return;
             }
-            self.recording.holds(None);
+            self.recording.holds(&[]);
         }
     }
 
@@ -81,6 +87,7 @@ impl Worker {
         batch: Vec<Message>,
         token: &CancellationToken,
     ) -> Result<(), Ending> {
+        self.recording.holds(&batch);
         // Before anything else is decoded: any of these may be what killed a worker.
         let (again, first): (Vec<_>, Vec<_>) =
             batch.into_iter().partition(|message| message.redelivered && message.payload.is_delivery());
@@ -151,10 +158,7 @@ impl Worker {
         }
         let records = std::mem::take(&mut together.records);
         let due = match self.record_all(&records, token).await? {
-            Ok(due) => {
-                self.recorded(&records);
-                due
-            }
+            Ok(due) => due,
             Err(error) => {
                 // Something in the batch can't be recorded at all: find out what, and let the others through.
                 tracing::error!(%error, messages = records.len(), "a batch can't be recorded; trying its messages one by one");
@@ -184,7 +188,6 @@ impl Worker {
             for (record, tag) in messages {
                 match self.record_somehow(&record, token).await? {
                     Ok(now_due) => {
-                        self.recorded(std::slice::from_ref(&record));
                         due |= now_due;
                         tags.push(tag);
                     }
@@ -193,9 +196,11 @@ impl Worker {
             }
             let Some((first, _, error)) = refused.first() else { break };
             if takes_others {
-                for (record, _, error) in refused {
-                    tracing::error!(%error, "a message can't be recorded in any way; it stays in the broker");
-                    self.recording.leaves(name_of(&record), received_at(&record), &error);
+                self.recording.resume();
+                for (record, tag, error) in refused {
+                    let message = name_of(&record);
+                    tracing::error!(message, %error, "a message can't be recorded in any way; it stays in the broker");
+                    self.recording.leaves(tag, received_at(&record), &error);
                 }
                 break;
             }
@@ -220,15 +225,6 @@ impl Worker {
         Ok(tried.await?.is_ok())
     }
 
-    /// What couldn't be recorded before may be among these.
-    fn recorded(&self, records: &[Record]) {
-        if self.recording.has_left_any() {
-            for record in records {
-                self.recording.has_recorded(&name_of(record));
-            }
-        }
-    }
-
     /// Records messages in one transaction; in smaller ones if the database is too slow for so many in the time that it
     /// is waited for. Returns whether an account became due.
     async fn record_all(
@@ -241,7 +237,10 @@ impl Worker {
             let (part, later) = rest.split_at(size.min(rest.len()));
             let again = |error: &LedgerError| error.is_outage() && !(error.is_timeout() && size > 1);
             match self.recording.until_done(&self.ledger, token, again, || self.ledger.record(part)).await? {
-                Ok(now_due) => (rest, due) = (later, due | now_due),
+                Ok(now_due) => {
+                    self.recording.resume();
+                    (rest, due) = (later, due | now_due);
+                }
                 Err(error) if error.is_timeout() => {
                     size = part.len().div_ceil(2);
                     tracing::error!(%error, size, "the ledger doesn't take deliveries; trying fewer at a time");
@@ -262,7 +261,10 @@ impl Worker {
         let mut form = record.clone();
         loop {
             match self.persist(token, || self.ledger.record(std::slice::from_ref(&form))).await? {
-                Ok(due) => return Ok(Ok(due)),
+                Ok(due) => {
+                    self.recording.resume();
+                    return Ok(Ok(due));
+                }
                 Err(error) => match lesser(form, &error) {
                     Some(next) => form = next,
                     None => return Ok(Err(error)),
@@ -281,56 +283,76 @@ impl Worker {
     ) -> Result<(), Ending> {
         let Message { payload, lane, tag, .. } = message;
         let key = payload.try_key();
-        let mut attempt = 0;
-        let record = loop {
-            attempt += 1;
-            let tries = match &key {
-                None => attempt,
-                Some(key) => match self.persist(token, || self.ledger.begin_delivery(key)).await? {
-                    Ok(tries) => tries,
-                    Err(error) => {
-                        tracing::error!(%error, "the tries of a message can't be counted");
-                        attempt
-                    }
-                },
-            };
-            match self.try_alone(&payload, lane, tries) {
-                Ok(record) => break record,
-                Err(error) => {
-                    self.recording.pause(token, &error, u32::try_from(tries).unwrap_or(u32::MAX)).await?;
-                }
-            }
-        };
+        let record = self.decode_alone(&payload, key.as_ref(), lane, token).await?;
         drop(payload);
         let mut together = Together::default();
         together.add(record, tag);
-        self.record(&mut together, token).await?;
-        if let Some(key) = &key
-            && let Err(error) = self.persist(token, || self.ledger.finish_delivery(key)).await?
-        {
-            tracing::warn!(%error, "the tries of a recorded message can't be forgotten");
+        let recorded = self.record(&mut together, token).await;
+        if let Some(key) = &key {
+            match &recorded {
+                Ok(()) => self.forget_tries(key, token).await?,
+                // An end in good order is nothing that the message has done. If that can't be said, it counts as a try.
+                Err(Ending) => drop(timeout(FORGET, self.ledger.finish_delivery(key)).await),
+            }
         }
+        recorded?;
         self.settle(consumer, &mut together, token).await
     }
 
-    /// What to record of a message at this try. An error if it can't be decoded now, and may be another time.
-    fn try_alone(&self, payload: &EncodedPayload, lane: Lane, tries: i64) -> Result<Record, NotDecoded> {
-        if tries > TRIES {
-            // Not even parking it comes to an end, for which it is decoded.
-            let why = format!("it was begun {tries} times and never finished; it is kept as it travelled");
-            return Ok(self.understand(payload.unreadable(why), lane));
-        }
-        let decoded = payload.decode(usize::MAX)?;
-        Ok(match decoded {
-            Payload::Delivery(delivery) if tries == TRIES => {
-                tracing::error!(
-                    source = %delivery.source, id = %delivery.id, tries,
-                    "a delivery was begun again and again and never finished; it is parked"
-                );
-                entry(delivery, Reading::Parked(format!("it was begun {tries} times and never finished")))
+    /// What to record of a message that has its memory to itself. While there is none for it, it is waited for.
+    async fn decode_alone(
+        &self,
+        payload: &EncodedPayload,
+        key: Option<&TryKey>,
+        lane: Lane,
+        token: &CancellationToken,
+    ) -> Result<Record, Ending> {
+        for attempt in 1.. {
+            let tries = match key {
+                None => 1,
+                Some(key) => self.persist(token, || self.ledger.begin_delivery(key)).await?.unwrap_or_else(|error| {
+                    tracing::error!(%error, "the tries of a message can't be counted");
+                    1
+                }),
+            };
+            if tries > TRIES {
+                // Not even parking it comes to an end, for which it is decoded.
+                let why = format!("it was begun {tries} times and never finished; it is kept as it travelled");
+                return Ok(self.understand(payload.unreadable(why), lane));
             }
-            decoded => self.understand(decoded, lane),
-        })
+            match payload.decode(usize::MAX) {
+                Ok(Payload::Delivery(delivery)) if tries == TRIES => {
+                    tracing::error!(
+                        source = %delivery.source, id = %delivery.id, tries,
+                        "a delivery was begun again and again and never finished; it is parked"
+                    );
+                    return Ok(entry(
+                        delivery,
+                        Reading::Parked(format!("it was begun {tries} times and never finished")),
+                    ));
+                }
+                Ok(decoded) => return Ok(self.understand(decoded, lane)),
+                Err(error) if attempt < MEMORY_ATTEMPTS => {
+                    // It has killed nobody.
+                    if let Some(key) = key {
+                        self.forget_tries(key, token).await?;
+                    }
+                    self.recording.pause(token, &error, attempt).await?;
+                }
+                Err(error) => {
+                    let why = format!("{error}, {attempt} times in a row; it is kept as it travelled");
+                    return Ok(self.understand(payload.unreadable(why), lane));
+                }
+            }
+        }
+        Err(Ending)
+    }
+
+    async fn forget_tries(&self, key: &TryKey, token: &CancellationToken) -> Result<(), Ending> {
+        if let Err(error) = self.persist(token, || self.ledger.finish_delivery(key)).await? {
+            tracing::warn!(%error, "the tries of a message can't be forgotten");
+        }
+        Ok(())
     }
 
     /// Does something with the ledger until it is done or can't be: while the ledger takes nothing it waits.
@@ -346,19 +368,15 @@ impl Worker {
     }
 }
 
-/// When the oldest delivery of a batch was received.
-fn oldest(batch: &[Message]) -> Option<Timestamp> {
-    batch.iter().filter_map(|message| message.payload.received_at()).min()
-}
-
+/// When a delivery was received that waits since then: a replay doesn't.
 fn received_at(record: &Record) -> Option<Timestamp> {
     match record {
-        Record::Delivery(entry) => Some(entry.delivery.received_at),
+        Record::Delivery(entry) => Some(entry.delivery.received_at).filter(|_| entry.delivery.replay.is_none()),
         Record::Checkpoint(_) | Record::Unreadable { .. } => None,
     }
 }
 
-/// A name by which a message is known when it comes again.
+/// What a message is called in the log.
 fn name_of(record: &Record) -> String {
     match record {
         Record::Delivery(entry) => format!("{} {}", entry.delivery.source, entry.delivery.id),

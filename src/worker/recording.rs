@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::broker::{Health, State};
+use crate::broker::{AckTag, Health, Lane, Message, State};
 use crate::delivery::Timestamp;
 use crate::ledger::health::Activity;
 use crate::ledger::{Ledger, LedgerError};
@@ -19,7 +19,8 @@ use crate::telemetry::metrics as names;
 
 /// How long to wait for the ledger between tries.
 pub(super) const AGAIN: Backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(5) };
-/// So many messages that can't be recorded are an outage: soon nothing else would be handed out.
+/// So many messages that can't be recorded are an outage, or half of those that the broker hands out unacked if these are
+/// fewer: soon nothing else would be handed out.
 const MANY: usize = 16;
 /// How often the gauges are brought up to date.
 const TICK: Duration = Duration::from_secs(1);
@@ -37,8 +38,10 @@ struct Condition {
     paused: Option<Paused>,
     /// The receipt of the oldest delivery that the worker has in hand.
     in_hand: Option<Timestamp>,
-    /// The messages that can't be recorded in any way, with their receipts. They stay in the broker.
-    left: BTreeMap<String, Option<Timestamp>>,
+    /// The messages of this session that can't be recorded in any way, with their receipts. They stay in the broker.
+    left: BTreeMap<AckTag, Option<Timestamp>>,
+    /// So many of these are an outage.
+    many: usize,
     /// Since when there are such, and why the latest can't be recorded.
     leaving: Option<(Timestamp, String)>,
 }
@@ -56,6 +59,7 @@ impl Default for Recording {
             paused: None,
             in_hand: None,
             left: BTreeMap::new(),
+            many: MANY,
             leaving: None,
         }))
     }
@@ -63,7 +67,7 @@ impl Default for Recording {
 
 impl Recording {
     /// Does something with the ledger until it is done or can't be. While the error calls for another try, recording is
-    /// paused.
+    /// paused; it [goes on](Self::resume) when something is recorded, and not before.
     pub(super) async fn until_done<T, F>(
         &self,
         ledger: &Ledger,
@@ -78,10 +82,7 @@ impl Recording {
             let done = ledger.watched(Activity::Recording, work()).await;
             match done {
                 Err(error) if again(&error) => self.pause(token, &error, attempt).await?,
-                done => {
-                    self.resume();
-                    return Ok(done);
-                }
+                done => return Ok(done),
             }
         }
         Err(Ending)
@@ -108,7 +109,7 @@ impl Recording {
         condition.paused = Some(Paused { since, why });
     }
 
-    /// It goes on.
+    /// Something is recorded, or may be.
     pub(crate) fn resume(&self) {
         if let Some(Paused { since, .. }) = self.lock().paused.take() {
             let seconds = Timestamp::now().since(since).as_secs_f64();
@@ -116,30 +117,32 @@ impl Recording {
         }
     }
 
-    /// The worker has messages in hand, the oldest of which was received then; or none.
-    pub(super) fn holds(&self, oldest: Option<Timestamp>) {
-        self.lock().in_hand = oldest;
+    /// The broker hands out so many messages unacked.
+    pub(super) fn limit_left(&self, prefetch: u16) {
+        self.lock().many = MANY.min(usize::from(prefetch / 2)).max(1);
     }
 
-    /// A message can't be recorded in any way, and stays in the broker.
-    pub(super) fn leaves(&self, message: String, received_at: Option<Timestamp>, error: &LedgerError) {
+    /// The worker has these messages in hand. What an earlier session has left in the broker was handed out anew, to
+    /// whichever worker.
+    pub(super) fn holds(&self, batch: &[Message]) {
+        // A replay was received long ago.
+        let waiting = batch.iter().filter(|message| message.lane != Lane::Replay);
         let mut condition = self.lock();
-        condition.left.insert(message, received_at);
-        let since = condition.leaving.as_ref().map_or_else(Timestamp::now, |(since, _)| *since);
-        condition.leaving = Some((since, error.to_string()));
-    }
-
-    /// A message that couldn't be recorded is recorded now.
-    pub(super) fn has_recorded(&self, message: &str) {
-        let mut condition = self.lock();
-        if condition.left.remove(message).is_some() && condition.left.is_empty() {
-            condition.leaving = None;
+        condition.in_hand = waiting.filter_map(|message| message.payload.received_at()).min();
+        if let Some(first) = batch.first() {
+            condition.left.retain(|tag, _| tag.session == first.tag.session);
+            if condition.left.is_empty() {
+                condition.leaving = None;
+            }
         }
     }
 
-    /// Whether any message was left in the broker.
-    pub(super) fn has_left_any(&self) -> bool {
-        !self.lock().left.is_empty()
+    /// A message can't be recorded in any way, and stays in the broker.
+    pub(super) fn leaves(&self, tag: AckTag, received_at: Option<Timestamp>, error: &LedgerError) {
+        let mut condition = self.lock();
+        condition.left.insert(tag, received_at);
+        let since = condition.leaving.as_ref().map_or_else(Timestamp::now, |(since, _)| *since);
+        condition.leaving = Some((since, error.to_string()));
     }
 
     /// How recording is, for `/health`.
@@ -156,7 +159,7 @@ impl Recording {
                 "{count} messages can't be recorded in any way and stay in the broker; a restart tries them again: {why}"
             ));
             // Each holds a place among those that the broker hands out unacked.
-            let state = if count < MANY { State::Degraded } else { State::Down };
+            let state = if count < condition.many { State::Degraded } else { State::Down };
             return Health { state, reason, since: *since };
         }
         Health { state: State::Ok, reason: None, since: condition.began }
@@ -188,7 +191,11 @@ impl Recording {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::broker::Payload;
+    use crate::delivery::{Delivery, SecretName};
 
     fn full() -> LedgerError {
         sqlx::Error::PoolTimedOut.into()
@@ -215,18 +222,39 @@ mod tests {
         let recording = Recording::default();
         let now = Timestamp::now();
         let later = |seconds| now.plus(Duration::from_secs(seconds));
-        recording.holds(Some(now.plus_micros(-5_000_000)));
+        let received =
+            |ago: u64, lane, session| message(now.plus_micros(-i64::try_from(ago * 1_000_000).unwrap()), lane, session);
+        recording.holds(&[received(5, Lane::Work, 1), received(90_000, Lane::Replay, 1)]);
         recording.paused(&full());
         let (paused, oldest) = recording.ages(later(10));
         assert!(paused >= Duration::from_secs(9), "{paused:?}");
-        assert_eq!(oldest, Duration::from_secs(15));
-        recording.leaves("m-1".to_owned(), Some(now.plus_micros(-60_000_000)), &full());
+        assert_eq!(oldest, Duration::from_secs(15), "a replay has waited long before it was one");
+        let left = received(60, Lane::Work, 1);
+        recording.leaves(left.tag, left.payload.received_at(), &full());
         recording.resume();
-        recording.holds(None);
+        recording.holds(&[]);
         assert_eq!(recording.ages(later(10)), (Duration::ZERO, Duration::from_secs(70)));
         assert_eq!(recording.health().state, State::Degraded);
-        recording.has_recorded("m-1");
+        recording.limit_left(2);
+        assert_eq!(recording.health().state, State::Down, "nothing else would be handed out");
+        recording.holds(&[received(0, Lane::Work, 2)]);
+        recording.holds(&[]);
         assert_eq!(recording.ages(later(10)), (Duration::ZERO, Duration::ZERO));
         assert_eq!(recording.health().state, State::Ok);
+    }
+    fn message(received_at: Timestamp, lane: Lane, session: u64) -> Message {
+        let delivery = Delivery {
+            source: "acme".parse().unwrap(),
+            provider: "github".to_owned(),
+            id: "1".parse().unwrap(),
+            event: "push".parse().unwrap(),
+            received_at,
+            secret: SecretName("env:A".into()),
+            stamp: None,
+            replay: None,
+            body: Bytes::new(),
+        };
+        let tag = AckTag { session, lane, number: 1 };
+        Message { tag, lane, redelivered: false, payload: Payload::Delivery(delivery).into() }
     }
 }

@@ -221,11 +221,12 @@ async fn what_cannot_be_recorded_in_any_way_stays_unacked_and_stops_nobody(#[val
     assert_eq!(health.state, State::Degraded);
     assert!(health.reason.as_ref().unwrap().starts_with("1 messages can't be recorded in any way"), "{health:?}");
 
-    // The same when nobody is beside it; and when it can be recorded, all is well.
-    let never = || vec![message(4, true, Payload::Delivery(delivery("never")))];
-    assert_eq!(site.hand_out(never()).await, [0_u64; 0]);
+    // The same when nobody is beside it; and when it comes again and can be recorded, all is well.
+    let never = || message(4, true, Payload::Delivery(delivery("never")));
+    assert_eq!(site.hand_out(vec![never()]).await, [0_u64; 0]);
     site.trial.refuse_no_longer("deliveries").await;
-    assert_eq!(site.hand_out(never()).await, [4]);
+    let again = Message { tag: AckTag { session: 2, ..never().tag }, ..never() };
+    assert_eq!(site.hand_out(vec![again]).await, [4]);
     assert_eq!(site.worker.recording().health().state, State::Ok);
 }
 
@@ -254,7 +255,7 @@ async fn recording_is(site: &Site, state: State) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("recording should change its state");
+    timeout(Duration::from_secs(30), waiting).await.expect("recording should change its state");
 }
 
 /// Nobody's own trouble: whatever comes is refused, in whatever form.
@@ -273,6 +274,12 @@ async fn a_database_that_refuses_everything_pauses_recording_until_it_does_not(
     let batch = batch().map(|(payload, number)| message(number, false, payload)).collect();
     let lifting = async {
         recording_is(&site, State::Down).await;
+        let since = site.worker.recording().health().since;
+        while Timestamp::now().since(since) < AGAIN.first * 10 {
+            let health = site.worker.recording().health();
+            assert_eq!((health.state, health.since), (State::Down, since), "it is one pause, however many tries");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         assert_eq!(site.outcome("join-one").await, None);
         site.trial.refuse_no_longer("deliveries").await;
         site.trial.refuse_no_longer("unreadable").await;
@@ -285,6 +292,28 @@ async fn a_database_that_refuses_everything_pauses_recording_until_it_does_not(
         assert_eq!(outcome, Outcome::Pending, "{reason}");
     }
     assert_eq!(site.worker.recording().health().state, State::Ok);
+}
+
+/// An operator who restarts a worker while the ledger takes nothing has killed nobody.
+#[rstest]
+#[tokio::test]
+async fn an_end_in_good_order_is_no_try(#[values(Sqlite, PostgreSql)] on: Database) {
+    let site = Site::open(on).await;
+    site.trial.rename("changes", "elsewhere").await;
+    let batch = || vec![message(1, true, Payload::Delivery(delivery("one")))];
+    for _ in 0..=TRIES {
+        let (mut consumer, token) = (Handed::default(), CancellationToken::new());
+        let ending = async {
+            recording_is(&site, State::Down).await;
+            token.cancel();
+        };
+        let (worked, ()) = tokio::join!(site.worker.batch(&mut consumer, batch(), &token), ending);
+        assert!(worked.is_err() && consumer.acked.is_empty());
+        site.worker.recording().resume();
+    }
+    site.trial.rename("elsewhere", "changes").await;
+    assert_eq!(site.hand_out(batch()).await, [1]);
+    assert_eq!(site.outcome("join-one").await.unwrap().0, Outcome::Pending);
 }
 
 #[rstest]
