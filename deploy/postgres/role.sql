@@ -13,8 +13,8 @@ GRANT UPDATE ON ALL TABLES IN SCHEMA :"schema" TO :"role";
 REVOKE UPDATE ON :"schema".outcomes, :"schema".attempts, :"schema".unreadable, :"schema".actions, :"schema".receipts,
     :"schema".seals FROM :"role";
 REVOKE INSERT, UPDATE ON :"schema"._sqlx_migrations, :"schema".clock FROM :"role";
--- How often a message came that can't be read, and when it last did.
-GRANT UPDATE (copies, seen_at) ON :"schema".unreadable TO :"role";
+-- How often a message came that can't be read, when it last did, and the replay that published it again.
+GRANT UPDATE (copies, seen_at, replay) ON :"schema".unreadable TO :"role";
 -- What passes may be forgotten.
 GRANT DELETE ON :"schema".gaps, :"schema".begun, :"schema".halts, :"schema".workers, :"schema".refusals,
     :"schema".people, :"schema".unsealed, :"schema".undelivered, :"schema".roster_readings,

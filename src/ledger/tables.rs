@@ -48,6 +48,9 @@ const TABLES: &[(&str, &[&str])] = &[
     ("workers", &["INSERT", "UPDATE", "DELETE"]),
 ];
 
+/// The columns that are updated of a table of which the others may not be.
+const COLUMNS: &[(&str, &str)] = &[("unreadable", "copies"), ("unreadable", "replay"), ("unreadable", "seen_at")];
+
 impl Ledger {
     /// Looks whether all tables are there and may be written. It asks the database's catalogue, and writes nothing.
     ///
@@ -77,12 +80,16 @@ impl Ledger {
                 let _ = write!(needed, "{comma}('{table}', '{privilege}')");
             }
         }
-        // A privilege on columns will do: which are written is for role.sql to know. The names are ours.
+        let columns: Vec<String> = COLUMNS.iter().map(|(table, column)| format!("('{table}', '{column}')")).collect();
+        // Where only some columns are updated, each is looked at by itself. The names are ours.
         let text = AssertSqlSafe(format!(
             "SELECT name, privilege, CASE WHEN to_regclass(name) IS NULL THEN 1 ELSE 0 END FROM (VALUES {needed}) \
              AS needed (name, privilege) WHERE COALESCE(CASE privilege \
              WHEN 'DELETE' THEN has_table_privilege(to_regclass(name), privilege) \
-             ELSE has_any_column_privilege(to_regclass(name), privilege) END, FALSE) = FALSE ORDER BY name LIMIT 1"
+             ELSE has_any_column_privilege(to_regclass(name), privilege) END, FALSE) = FALSE \
+             UNION ALL SELECT name, 'UPDATE of ' || col, 0 FROM (VALUES {}) AS updated (name, col) \
+             WHERE has_column_privilege(to_regclass(name), col, 'UPDATE') = FALSE ORDER BY name LIMIT 1",
+            columns.join(", ")
         ));
         let Some(row) = sqlx::query(text).fetch_optional(&self.read).await? else { return Ok(()) };
         let (table, privilege): (String, String) = (row.try_get(0)?, row.try_get(1)?);
@@ -130,6 +137,20 @@ mod tests {
             .map(|(table, privileges)| ((*table).to_owned(), privileges.iter().copied().collect()))
             .collect();
         assert_eq!(known, used);
+    }
+
+    #[test]
+    fn the_role_may_update_the_columns_that_are_updated() {
+        let role = include_str!("../../deploy/postgres/role.sql");
+        let granted = role.split("GRANT UPDATE (").nth(1).unwrap().split(')').next().unwrap();
+        let code = include_str!("unreadable.rs");
+        for (table, column) in COLUMNS {
+            assert_eq!(*table, "unreadable");
+            assert!(granted.split(", ").any(|granted| granted == *column), "{column}");
+            assert!(code.contains(&format!("{column} = ")), "{column}");
+        }
+        let restricted = granted.split(", ").count();
+        assert_eq!(restricted, COLUMNS.len());
     }
 
     fn read(folder: &Path, used: &mut BTreeMap<String, BTreeSet<&'static str>>) {

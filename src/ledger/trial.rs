@@ -101,8 +101,9 @@ impl Trial {
         self.run(format!("ALTER TABLE {table} RENAME TO {name}")).await;
     }
 
-    async fn run(&self, statement: String) {
-        sqlx::query(AssertSqlSafe(statement)).execute(&self.ledger.write).await.unwrap();
+    /// Runs a statement.
+    pub(crate) async fn run(&self, statement: impl Into<String>) {
+        sqlx::query(AssertSqlSafe(statement.into())).execute(&self.ledger.write).await.unwrap();
     }
 }
 

@@ -91,7 +91,8 @@ impl Reconciler {
     /// A reconciler that doesn't run yet.
     #[must_use]
     pub fn new(ledger: Ledger, client: Client, people: People, policies: Policies, settings: Settings) -> Self {
-        let (gate, progress) = (Gate::new(Timestamp::now()), Progress::new(Timestamp::now()));
+        let gate = Gate::new(Timestamp::now());
+        let progress = Progress::new(lease(&settings).saturating_mul(2), Timestamp::now());
         let run = uuid::Uuid::now_v7();
         Self { ledger, client, people, policies, settings, gate, progress, due: Notify::new(), run }
     }
@@ -114,8 +115,8 @@ impl Reconciler {
     }
 
     /// The longest that one look may hold an account: twice the request's time-out and a margin for what is around it.
-    fn lease(&self) -> Duration {
-        self.settings.request_timeout.saturating_mul(3).saturating_add(Duration::from_secs(5))
+    const fn lease(&self) -> Duration {
+        lease(&self.settings)
     }
 
     /// Says that this worker is at work, and takes its share of the platform's rate limit: all workers are taken to call
@@ -214,18 +215,28 @@ impl Reconciler {
     /// the one time that it is renewed, has nothing to say any more.
     async fn work(&self, lease: &Lease) {
         let looking = async { while !self.look(lease).await {} };
-        if tokio::time::timeout(self.lease() * 2, looking).await.is_err() {
+        let after = self.lease().saturating_mul(2);
+        if tokio::time::timeout(after, looking).await.is_err() {
             tracing::error!(status = lease.status, "a look at an account took longer than its lease; it stays due");
+            self.progress.account(lease.status, Some(&LedgerError::Silent { after }), Timestamp::now());
         }
     }
 
     /// Looks once. Returns whether that is enough.
     async fn look(&self, lease: &Lease) -> bool {
         let ended = match caught(self.once(lease)).await {
+            Ok(Err(error)) if !error.is_outage() => {
+                let reason = format!("the ledger fails under this account alone, which is a bug: {error}");
+                self.failed(lease, reason).await
+            }
             Ok(ended) => ended,
             Err(panic) => {
                 panic.count("account");
-                self.panicked(lease, panic.message).await
+                let reason = format!(
+                    "rollcall panicked while reconciling it, which is a bug: {message}",
+                    message = panic.message
+                );
+                self.failed(lease, reason).await
             }
         };
         self.progress.account(lease.status, ended.as_ref().err(), Timestamp::now());
@@ -240,14 +251,13 @@ impl Reconciler {
         }
     }
 
-    /// What makes one account's work panic is that account's trouble: it counts as a failed attempt, so that the account is
+    /// A bug that one account's work meets is that account's trouble: it counts as a failed attempt, so that the account is
     /// parked in the end, and all others go on.
-    async fn panicked(&self, lease: &Lease, message: String) -> Result<Held, LedgerError> {
-        let reason = format!("rollcall panicked while reconciling it, which is a bug: {message}");
+    async fn failed(&self, lease: &Lease, reason: String) -> Result<Held, LedgerError> {
         tracing::error!(
             status = lease.status,
             reason,
-            "a panic while an account was reconciled; it counts as a failed attempt"
+            "reconciling an account met a bug; it counts as a failed attempt"
         );
         let delay = |failures| self.settings.schedule.delay(failures, fastrand::f64());
         let held = self.ledger.in_time(self.ledger.fail_attempt(lease, &reason, delay)).await?;
@@ -301,6 +311,10 @@ impl Reconciler {
         }
         Ok(())
     }
+}
+
+const fn lease(settings: &Settings) -> Duration {
+    settings.request_timeout.saturating_mul(3).saturating_add(Duration::from_secs(5))
 }
 
 #[cfg(test)]

@@ -17,12 +17,14 @@ const OVERDUE: Duration = Duration::from_mins(10);
 const IN_A_ROW: usize = 3;
 /// How many accounts are remembered under which the ledger failed,
 const MOST: usize = 64;
-/// and for how long, unless it fails under them again: another worker may have settled them since.
+/// and for how long at the least, unless it fails under them again: another worker may have settled them since.
 const REMEMBERED: Duration = Duration::from_mins(2);
 
 #[derive(Debug)]
 pub(super) struct Progress {
     state: Mutex<Standing>,
+    /// How long an account is remembered.
+    remembered: Duration,
 }
 
 #[derive(Debug)]
@@ -51,7 +53,8 @@ struct Failing {
 }
 
 impl Progress {
-    pub(super) const fn new(now: Timestamp) -> Self {
+    /// An account under which the ledger fails comes again after so long at the most.
+    pub(super) fn new(again: Duration, now: Timestamp) -> Self {
         let standing = Standing {
             well_since: now,
             taking: None,
@@ -60,7 +63,7 @@ impl Progress {
             accounts: BTreeMap::new(),
             in_a_row: 0,
         };
-        Self { state: Mutex::new(standing) }
+        Self { state: Mutex::new(standing), remembered: REMEMBERED.max(again.saturating_mul(2)) }
     }
 
     fn change(&self, now: Timestamp, change: impl FnOnce(&mut Standing)) {
@@ -103,7 +106,7 @@ impl Progress {
     }
 
     pub(super) fn health(&self, now: Timestamp) -> Health {
-        let recent = |failing: &Failing| now.since(failing.last) < REMEMBERED;
+        let recent = |failing: &Failing| now.since(failing.last) < self.remembered;
         self.change(now, |standing| standing.accounts.retain(|_, failing| recent(failing)));
         let standing = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let health = |state, trouble: &Trouble, what: &str| Health {
@@ -173,7 +176,7 @@ mod tests {
 
     #[test]
     fn it_is_down_while_due_accounts_cannot_be_taken() {
-        let progress = Progress::new(minutes(0));
+        let progress = Progress::new(Duration::ZERO, minutes(0));
         assert_eq!(state(&progress, minutes(1)), (State::Ok, minutes(0)));
         progress.took(Err(&ERROR), minutes(2));
         progress.took(Err(&ERROR), minutes(3));
@@ -185,7 +188,7 @@ mod tests {
 
     #[test]
     fn one_account_degrades_it_and_several_in_a_row_take_it_down() {
-        let progress = Progress::new(minutes(0));
+        let progress = Progress::new(Duration::ZERO, minutes(0));
         for _ in 0..5 {
             progress.account(1, Some(&ERROR), minutes(1));
         }
@@ -202,15 +205,19 @@ mod tests {
 
     #[test]
     fn what_another_worker_may_have_settled_is_forgotten() {
-        let progress = Progress::new(minutes(0));
+        let progress = Progress::new(Duration::ZERO, minutes(0));
         progress.account(1, Some(&ERROR), minutes(1));
         assert_eq!(state(&progress, minutes(2)).0, State::Degraded);
         assert_eq!(state(&progress, minutes(4)), (State::Ok, minutes(4)));
+
+        let patient = Progress::new(Duration::from_mins(5), minutes(0));
+        patient.account(1, Some(&ERROR), minutes(1));
+        assert_eq!(state(&patient, minutes(10)).0, State::Degraded, "it comes again after five minutes");
     }
 
     #[test]
     fn an_account_that_stays_due_for_too_long_degrades_it() {
-        let progress = Progress::new(minutes(0));
+        let progress = Progress::new(Duration::ZERO, minutes(0));
         progress.overdue(Some(OVERDUE), minutes(1));
         assert_eq!(state(&progress, minutes(1)).0, State::Ok);
         progress.overdue(Some(Duration::from_secs(755)), minutes(2));
@@ -223,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_heartbeat_that_is_not_taken_degrades_it() {
-        let progress = Progress::new(minutes(0));
+        let progress = Progress::new(Duration::ZERO, minutes(0));
         progress.heartbeat(Err(&ERROR), minutes(1));
         assert_eq!(state(&progress, minutes(1)), (State::Degraded, minutes(1)));
         progress.heartbeat(Ok(()), minutes(2));

@@ -304,3 +304,20 @@ async fn an_account_whose_work_panics_is_parked_after_its_attempts_and_the_other
     assert_eq!(reconciler.progress().state, State::Ok);
     assert_eq!(site.trial.number("SELECT COUNT(*) FROM statuses WHERE state = 'settled'").await, Some(2));
 }
+
+/// A row that this version can't read is met again by every attempt.
+#[tokio::test]
+async fn an_account_under_which_the_ledger_alone_fails_is_parked_after_its_attempts_and_the_others_go_on() {
+    let mut site = Site::open().await;
+    let reconciler = site.reconciler(Duration::from_secs(5));
+    site.record(1..=3, AccessKind::Gained).await;
+    let later = "UPDATE changes SET kind = 'a kind of a later version' \
+                 WHERE account = (SELECT id FROM accounts WHERE login = 'dev-2')";
+    site.trial.run(later).await;
+    site.work(&reconciler, None).await;
+    assert_eq!([1, 2, 3].map(|n| site.drata.linked(9000 + n)), [Some(501), None, Some(503)]);
+    let parked = "SELECT COUNT(*) FROM statuses WHERE state = 'parked' AND lease_owner IS NULL AND \
+                  reason LIKE 'after 12 attempts: the ledger fails under this account alone%a kind of a later version%'";
+    assert_eq!(site.trial.number(parked).await, Some(1));
+    assert_eq!(reconciler.progress().state, State::Ok);
+}

@@ -4,6 +4,7 @@ use lapin::BasicProperties;
 use lapin::options::BasicPublishOptions;
 use rollcall::ledger::outcome::Outcome;
 
+use super::refused_writes::site_of_a_role;
 use crate::harness::github::Account;
 use crate::harness::rabbitmq::Side;
 use crate::harness::site::{Carrier, Site, becomes};
@@ -57,7 +58,8 @@ async fn a_message_that_three_workers_died_on_is_parked_and_its_neighbours_are_n
 
 #[tokio::test]
 async fn messages_of_strangers_are_kept_for_whoever_looks_and_cost_no_delivery_anything() {
-    let site = Site::new(Carrier::RabbitMq, 1).await;
+    // A role that serves may do little with them.
+    let (site, _role) = site_of_a_role(Carrier::RabbitMq, 1).await;
     let (process, at) = site.serve().await;
     // Ready it is as soon as the spool is; the queue is there when the broker is.
     until("the broker is there", async || site.ask(&at, "/health").await.1["parts"]["broker"]["state"] == "ok").await;

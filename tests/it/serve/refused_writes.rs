@@ -17,7 +17,7 @@ use crate::harness::until;
 const TOLD_WITHIN: Duration = Duration::from_secs(30);
 
 /// A site whose processes serve as a role of their own.
-async fn site_of_a_role(carrier: Carrier, people: i64) -> (Site, Role) {
+pub(super) async fn site_of_a_role(carrier: Carrier, people: i64) -> (Site, Role) {
     let mut site = Site::new(carrier, people).await;
     site.in_postgresql().await;
     site.set("ledger", "migrate", false);
