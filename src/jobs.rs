@@ -45,7 +45,7 @@ where
     let keep_doing = async {
         loop {
             let asked = Instant::now();
-            let wait = match ledger.in_time(ledger.take_job(job.name(), owner, LEASE)).await {
+            let wait = match ledger.soon(ledger.take_job(job.name(), owner, LEASE)).await {
                 Ok(JobTurn::Mine(lease)) => done(ledger, job, (lease, asked), &work).await,
                 Ok(JobTurn::Later(wait)) => {
                     job.reached_ledger();
@@ -58,7 +58,7 @@ where
     };
     token.run_until_cancelled(keep_doing).await;
     // It may have been in the middle of it. Nobody else is to wait for its lease to run out.
-    if let Err(error) = ledger.in_time(ledger.give_back_job(job.name(), owner)).await {
+    if let Err(error) = ledger.soon(ledger.give_back_job(job.name(), owner)).await {
         unreachable_ledger(job, &error);
     }
 }
@@ -110,7 +110,7 @@ async fn until_lost(ledger: &Ledger, job: &Job, lease: &JobLease, mut since: Ins
     loop {
         let keep = async {
             tokio::time::sleep(KEEP).await;
-            (Instant::now(), ledger.in_time(ledger.keep_job(lease, LEASE)).await)
+            (Instant::now(), ledger.soon(ledger.keep_job(lease, LEASE)).await)
         };
         match tokio::time::timeout_at(since + LEASE, keep).await {
             Ok((asked, Ok(true))) => {

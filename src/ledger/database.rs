@@ -260,12 +260,17 @@ fn pool(connections: u32, stale: &Stale, settings: impl IntoIterator<Item = Stri
         })
 }
 
-/// Whether a connection that is given back answers. The pool asks that itself, but waits for the answer for ever.
+/// Whether a connection that is given back answers. The pool asks that itself, but waits for the answer for ever, and holds
+/// the connection's place meanwhile.
 fn answers(connection: &mut AnyConnection, _: PoolConnectionMetadata) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
     Box::pin(async move {
-        // Closing it in good order would mean to talk to it again.
-        tokio::time::timeout(RELEASE, connection.ping()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
-        Ok(true)
+        if let Ok(answer) = tokio::time::timeout(RELEASE, connection.ping()).await {
+            return answer.map(|()| true);
+        }
+        // To close it the pool would wait for its last word, again for ever: TLS ends with one from either side. So it is
+        // dropped here, and the pool closes another one in its stead.
+        *connection = AnyConnection::connect("sqlite::memory:").await?;
+        Ok(false)
     })
 }
 

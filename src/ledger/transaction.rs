@@ -157,13 +157,17 @@ mod tests {
         assert!(!is_marked(ledger).await);
     }
 
+    #[rstest::rstest]
+    #[case::writing(false)]
+    #[case::reading(true)]
     #[tokio::test]
-    async fn a_session_whose_transaction_failed_ends() {
+    async fn a_session_whose_transaction_failed_ends(#[case] reads: bool) {
         let trial = Trial::open(PostgreSql).await;
-        let mut failed = trial.ledger.begin().await.unwrap();
+        let ledger = &trial.ledger;
+        let mut failed = if reads { ledger.begin_reading().await.unwrap() } else { ledger.begin().await.unwrap() };
         let session: i32 =
             sqlx::query("SELECT pg_backend_pid()").fetch_one(&mut *failed).await.unwrap().try_get(0).unwrap();
-        sqlx::query("INSERT INTO nowhere VALUES (1)").execute(&mut *failed).await.unwrap_err();
+        sqlx::query("SELECT * FROM nowhere").execute(&mut *failed).await.unwrap_err();
         drop(failed);
         let gone = async {
             let question = "SELECT pid FROM pg_stat_activity WHERE pid = $1";
