@@ -7,6 +7,7 @@ mod monitor;
 use std::fmt::Display;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -43,8 +44,9 @@ where
     let owner = Uuid::now_v7();
     let keep_doing = async {
         loop {
-            let wait = match ledger.take_job(job.name(), owner, LEASE).await {
-                Ok(JobTurn::Mine(lease)) => done(ledger, job, lease, &work).await,
+            let asked = Instant::now();
+            let wait = match ledger.soon(ledger.take_job(job.name(), owner, LEASE)).await {
+                Ok(JobTurn::Mine(lease)) => done(ledger, job, (lease, asked), &work).await,
                 Ok(JobTurn::Later(wait)) => {
                     job.reached_ledger();
                     wait.min(ASK)
@@ -56,13 +58,18 @@ where
     };
     token.run_until_cancelled(keep_doing).await;
     // It may have been in the middle of it. Nobody else is to wait for its lease to run out.
-    if let Err(error) = ledger.give_back_job(job.name(), owner).await {
+    if let Err(error) = ledger.soon(ledger.give_back_job(job.name(), owner)).await {
         unreachable_ledger(job, &error);
     }
 }
 
-/// Does it once. Returns how long to wait before the ledger is asked again.
-async fn done<T, E, F>(ledger: &Ledger, job: &Job, lease: JobLease, work: impl Fn() -> F) -> Duration
+/// Does it once, with a lease and since when it holds. Returns how long to wait before the ledger is asked again.
+async fn done<T, E, F>(
+    ledger: &Ledger,
+    job: &Job,
+    (lease, since): (JobLease, Instant),
+    work: impl Fn() -> F,
+) -> Duration
 where
     T: Display,
     E: Display,
@@ -71,8 +78,8 @@ where
     job.reached_ledger();
     let ended = tokio::select! {
         ended = caught(async { work().await }) => ended,
-        () = until_taken_over(ledger, job, &lease) => {
-            tracing::warn!(job = job.name(), "another worker has taken this job over");
+        why = until_lost(ledger, job, &lease, since) => {
+            tracing::warn!(job = job.name(), "{why}");
             return ASK;
         }
     };
@@ -87,7 +94,7 @@ where
         }
         Err(panic) => (format!("{FAILED}it panicked: {}", panic.message), Some(panic)),
     };
-    let ended = ledger.end_job(lease, job.every(), &result).await;
+    let ended = ledger.in_time(ledger.end_job(lease, job.every(), &result)).await;
     if let Some(panic) = panic {
         panic.resume();
     }
@@ -97,15 +104,26 @@ where
     }
 }
 
-/// Keeps the job. Returns when it is somebody else's; a ledger that fails may come back before the lease ends.
-async fn until_taken_over(ledger: &Ledger, job: &Job, lease: &JobLease) {
+/// Keeps the job. Returns, with why, when it is somebody else's or may be; a ledger that fails may come back before the
+/// lease ends.
+async fn until_lost(ledger: &Ledger, job: &Job, lease: &JobLease, mut since: Instant) -> &'static str {
     loop {
-        tokio::time::sleep(KEEP).await;
-        match ledger.keep_job(lease, LEASE).await {
-            Ok(true) => job.reached_ledger(),
-            Ok(false) => return,
-            Err(error) => {
+        let keep = async {
+            tokio::time::sleep(KEEP).await;
+            (Instant::now(), ledger.soon(ledger.keep_job(lease, LEASE)).await)
+        };
+        match tokio::time::timeout_at(since + LEASE, keep).await {
+            Ok((asked, Ok(true))) => {
+                since = asked;
+                job.reached_ledger();
+            }
+            Ok((_, Ok(false))) => return "another worker has taken this job over",
+            Ok((_, Err(error))) => {
                 unreachable_ledger(job, &error);
+            }
+            Err(_) => {
+                unreachable_ledger(job, &LedgerError::Silent { after: LEASE });
+                return "this job couldn't be kept for as long as its lease holds; another worker may have it by now";
             }
         }
     }

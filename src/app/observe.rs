@@ -105,15 +105,41 @@ impl Observer {
         let mut tick = tokio::time::interval(EVERY.min(self.missing_after));
         while token.run_until_cancelled(tick.tick()).await.is_some() {
             let ledger = self.ledger.clone();
-            // What fails is kept by the ledger itself; the other parts stay as they were last seen.
-            let _ = ledger.watched(Activity::Tables, ledger.check_tables()).await;
-            if let Ok(unwell) = ledger.watched(Activity::Observing, self.once()).await {
-                self.observed.set(unwell);
+            // Each failure is kept by the ledger itself, for its part of health.
+            if let Err(error) = ledger.watched(Activity::Tables, ledger.check_tables()).await {
+                tracing::warn!(%error, "the ledger's tables can't be used as they should be");
+                if matches!(error, LedgerError::Silent { .. }) {
+                    // All that is read now would wait for as long as it may, and the tables for that.
+                    continue;
+                }
+            }
+            match ledger.watched(Activity::Observing, self.once()).await {
+                Ok(unwell) => self.observed.set(unwell),
+                Err(error) => tracing::warn!(
+                    %error,
+                    "the ledger can't be read for all gauges and health; what can't be told stays as it was last seen"
+                ),
             }
         }
     }
 
+    /// Brings up to date whatever can be, and returns what is unwell, or the first error.
     async fn once(&mut self) -> Result<BTreeMap<String, Health>, LedgerError> {
+        let mut unwell = BTreeMap::new();
+        let told = [
+            self.accounts(&mut unwell).await,
+            self.seals().await,
+            self.open_deliveries().await,
+            self.blind(&mut unwell).await,
+            self.recovered(&mut unwell).await,
+            self.rosters(&mut unwell).await,
+            self.missing(&mut unwell).await,
+        ];
+        told.into_iter().collect::<Result<(), _>>()?;
+        Ok(unwell)
+    }
+
+    async fn accounts(&mut self, unwell: &mut BTreeMap<String, Health>) -> Result<(), LedgerError> {
         let counts = self.ledger.counts().await?;
         for (name, count) in [
             (names::DUE_ACCOUNTS, counts.due),
@@ -125,23 +151,32 @@ impl Observer {
         ] {
             metrics::gauge!(name).set(number(count));
         }
+        unwell.extend(self.drift(counts.drifted).map(|health| (DRIFT.to_owned(), health)));
+        Ok(())
+    }
+
+    async fn seals(&self) -> Result<(), LedgerError> {
         if let Some(head) = self.ledger.head().await? {
             metrics::gauge!(names::SEALS).set(number(head.number));
             metrics::gauge!(names::SEAL_HEAD).set(head.hash.beginning());
         }
-        self.open_deliveries().await?;
+        Ok(())
+    }
+
+    async fn blind(&self, unwell: &mut BTreeMap<String, Health>) -> Result<(), LedgerError> {
+        unwell.extend(self.ledger.blind_sources().await?.into_iter().map(blind));
+        Ok(())
+    }
+
+    async fn missing(&mut self, unwell: &mut BTreeMap<String, Health>) -> Result<(), LedgerError> {
         // Without the broker nothing arrives: a delivery is only missing when it had the time to.
         let broker = self.broker.health();
         let arrives = broker.state != State::Down && Timestamp::now().since(broker.since) >= self.missing_after;
         if arrives {
             self.missing = self.ledger.missing(self.missing_after).await?;
         }
-        let mut unwell: BTreeMap<String, Health> = self.ledger.blind_sources().await?.into_iter().map(blind).collect();
-        unwell.extend(self.drift(counts.drifted).map(|health| (DRIFT.to_owned(), health)));
-        self.recovered(&mut unwell).await?;
-        self.rosters(&mut unwell).await?;
         unwell.extend(self.balance().map(|health| (BALANCE.to_owned(), health)));
-        Ok(unwell)
+        Ok(())
     }
 
     /// What providers failed to deliver, and what of that can't be had any more.

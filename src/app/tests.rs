@@ -1,6 +1,6 @@
 //! A part of a process that fails, as `serve` sees it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 
@@ -8,6 +8,8 @@ use super::*;
 use crate::broker::{Broker, Consumer, PublishError};
 use crate::config;
 use crate::delivery::{Checkpoint, Delivery};
+use crate::ledger::database::Database;
+use crate::ledger::trial::Trial;
 use crate::provider::REGISTRY;
 use crate::reconcile::Schedule;
 use crate::shutdown::HowFailed;
@@ -77,4 +79,32 @@ async fn a_worker_that_panics_is_the_process_s_failure_and_all_else_ends_in_orde
     assert_eq!(failure.task, "worker");
     assert_eq!(failure.how, HowFailed::Panicked("a subtraction overflowed".to_owned()));
     assert_eq!(running.stop(Duration::from_secs(1)).await, Stopped { all_finished: true, failed: true });
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_told_and_keeps_no_other_gauge_from_being_told() {
+    let trial = Trial::open(Database::Sqlite).await;
+    let (recorder, metrics) = recorder().unwrap();
+    let _counted = metrics::set_default_local_recorder(&recorder);
+    trial.break_head().await;
+    let (ledger, token) = (trial.ledger.clone(), CancellationToken::new());
+    let observed = Arc::new(Observed::new(Timestamp(0)));
+    let source = vec!["github".parse().unwrap()];
+    let after = Duration::from_millis(10);
+    let observer = Observer::new(ledger.clone(), Arc::new(Broken), source, BTreeSet::new(), after, observed);
+    let told = async {
+        while ledger.trouble().is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = observer.run(token) => panic!("it observes for ever"),
+        told = tokio::time::timeout(Duration::from_secs(30), told) => told.expect("it should be told"),
+    }
+    let reason = ledger.trouble().unwrap().reason;
+    assert!(reason.starts_with("it can't be read: the ledger holds the hash \"not a hash\""), "{reason}");
+    let text = metrics.render();
+    for line in ["rollcall_parked_accounts 0", "rollcall_missing_deliveries{source=\"github\"} 0"] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing in {text}");
+    }
 }

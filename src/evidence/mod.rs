@@ -100,6 +100,7 @@ pub async fn write(
     }
     about.platform_events = events;
     let summary = tally.end(evidence.outcomes().await?);
+    evidence.end().await?;
     writer.end(about, &summary)?;
     Ok(summary)
 }

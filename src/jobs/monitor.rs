@@ -91,10 +91,13 @@ impl Jobs {
         let mut tick = tokio::time::interval(EVERY);
         while token.run_until_cancelled(tick.tick()).await.is_some() {
             let read = async { Ok((ledger.now().await?, ledger.jobs().await?)) };
-            match ledger.in_time(read).await {
+            match ledger.soon(read).await {
                 Ok((now, rows)) => self.update(now, &rows),
-                // Each job says for itself when it can't ask.
-                Err(error) => tracing::warn!(%error, "the ledger can't be asked how the jobs stand; trying again"),
+                // Each job says for itself when it can't ask. Time goes on all the same, if by another clock.
+                Err(error) => {
+                    tracing::warn!(%error, "the ledger can't be asked how the jobs stand; trying again");
+                    self.update(Timestamp::now(), &[]);
+                }
             }
         }
     }

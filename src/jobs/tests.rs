@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::*;
@@ -51,6 +52,17 @@ async fn a_job_that_panics_has_failed_and_ends_the_process() {
 }
 
 #[tokio::test]
+async fn a_job_becomes_overdue_while_nobody_can_ask_the_ledger() {
+    let (trial, tasks) = (Trial::open(Database::Sqlite).await, Tasks::new());
+    let jobs = Jobs::new(Timestamp(0));
+    let job = jobs.add("seal", HOUR);
+    trial.ledger.close().await;
+    tasks.essential("job monitor", jobs.watch(trial.ledger.clone(), tasks.token().clone()));
+    let health = soon(async || Some(job.health()).filter(|health| health.state == State::Degraded)).await;
+    assert!(health.reason.unwrap().contains("it should succeed every 1h"));
+}
+
+#[tokio::test]
 async fn how_a_job_stands_is_known_to_workers_that_do_not_run_it() {
     let trial = Trial::open(Database::Sqlite).await;
     let tasks = Tasks::new();
@@ -72,4 +84,45 @@ async fn how_a_job_stands_is_known_to_workers_that_do_not_run_it() {
     assert_eq!(runs.load(Ordering::SeqCst), 1);
     assert!(tasks.end(Duration::from_secs(10)).await);
     assert_eq!(tasks.failure(), None);
+}
+
+/// A ledger in a PostgreSQL that takes connections and never says a word; it does for as long as the listener is there.
+async fn silent(timeout: Duration) -> (Ledger, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://rollcall@{}/ledger", listener.local_addr().unwrap());
+    (Ledger::lazy(&url.into(), timeout).unwrap(), listener)
+}
+
+#[tokio::test]
+async fn a_ledger_that_says_nothing_is_told_and_keeps_no_job_from_ending() {
+    let (ledger, _listener) = silent(Duration::from_millis(100)).await;
+    let (tasks, job) = (Tasks::new(), Jobs::new(Timestamp::now()).add("seal", HOUR));
+    let (asking, running, token) = (ledger.clone(), job.clone(), tasks.token().clone());
+    tasks.essential("job seal", async move {
+        run(&asking, &running, &token, || async { Ok::<_, LedgerError>("done") }).await;
+    });
+    let health = soon(async || Some(job.health()).filter(|health| health.state == State::Degraded)).await;
+    let reason = health.reason.unwrap();
+    assert!(reason.ends_with("the ledger's database didn't answer within 0.3 seconds"), "{reason}");
+    // To give the job back it asks once more.
+    assert!(tasks.end(Duration::from_secs(5)).await);
+    assert!(matches!(ledger.seal().await, Err(LedgerError::Silent { .. })));
+}
+
+#[tokio::test]
+async fn a_run_ends_when_its_job_could_not_be_kept_for_as_long_as_the_lease_holds() {
+    let trial = Trial::open(Database::Sqlite).await;
+    let job = Jobs::new(Timestamp::now()).add("sweep", HOUR);
+    let JobTurn::Mine(lease) = trial.ledger.take_job("sweep", Uuid::now_v7(), LEASE).await.unwrap() else {
+        panic!("nobody else has it");
+    };
+    let (ledger, _listener) = silent(Duration::from_mins(1)).await;
+    tokio::time::pause();
+    let began = Instant::now();
+    let work = || std::future::pending::<Result<&str, LedgerError>>();
+    let ended = tokio::time::timeout(LEASE * 2, done(&ledger, &job, (lease, began), work)).await;
+    assert_eq!(ended.ok(), Some(ASK));
+    let took = began.elapsed();
+    assert!(took >= LEASE && took < LEASE + KEEP, "{took:?}");
+    assert_eq!(job.health().state, State::Degraded);
 }

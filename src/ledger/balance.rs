@@ -415,6 +415,7 @@ impl Ledger {
         }
         let gaps = sqlx::query(GAPS).bind(i64::MAX).fetch_all(&mut *tx).await?;
         let gaps = gaps.iter().map(gap).collect::<Result<_, LedgerError>>()?;
+        tx.commit().await?;
         Ok(Balance { accepted, outcomes, gaps })
     }
 

@@ -8,10 +8,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::any::AnyPoolOptions;
 use sqlx::migrate::Migrator;
 use sqlx::migrate::{Migrate, MigrateError};
+use sqlx::pool::PoolConnectionMetadata;
 use sqlx::{AnyConnection, AssertSqlSafe, Connection};
 use url::Url;
 
@@ -27,6 +29,12 @@ static POSTGRESQL: Migrator = sqlx::migrate!("src/ledger/migrations/postgres");
 const CONNECTIONS: u32 = 10;
 /// How long to wait for a connection.
 const ACQUIRE: Duration = Duration::from_secs(10);
+/// How long a connection may take to answer when it is given back. Whoever gave up a call that had to wait for a server
+/// that is gone leaves a connection behind that answers nobody, and a pool that waits for it has that much less to give.
+const RELEASE: Duration = Duration::from_secs(5);
+/// How long a call may take that has little to do and tells whether the database answers at all: with the interval in which
+/// it is made, and another such call before it, `/health` tells within half a minute of a database that has gone silent.
+const SOON: Duration = Duration::from_secs(12);
 /// How long a statement of a command may take.
 const STATEMENT: Duration = Duration::from_mins(1);
 
@@ -140,8 +148,10 @@ impl Ledger {
         ];
         // What is wrong with it may quote the address, password and all.
         let stale = Stale::default();
-        let pool =
-            pool(CONNECTIONS, &stale, settings).connect_lazy(url.expose_secret()).map_err(|_| LedgerError::Address)?;
+        let pool = pool(CONNECTIONS, &stale, settings)
+            .after_release(answers)
+            .connect_lazy(url.expose_secret())
+            .map_err(|_| LedgerError::Address)?;
         let server = Server { url: url.clone(), place: place(&parsed), patience: timeout * 3 };
         Ok(Self {
             database: Database::PostgreSql,
@@ -193,12 +203,26 @@ impl Ledger {
     /// # Errors
     /// Whatever the call fails with, or [`LedgerError::Silent`].
     pub async fn in_time<T>(&self, call: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
-        match &self.server {
-            None => call.await,
-            Some(server) => tokio::time::timeout(server.patience, call)
-                .await
-                .unwrap_or(Err(LedgerError::Silent { after: server.patience })),
-        }
+        self.within(Duration::MAX, call).await
+    }
+
+    /// Waits for a call that has little to do as [`Ledger::in_time`] does, but for some seconds at the most.
+    ///
+    /// # Errors
+    /// Whatever the call fails with, or [`LedgerError::Silent`].
+    pub async fn soon<T>(&self, call: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
+        self.within(SOON, call).await
+    }
+
+    async fn within<T>(
+        &self,
+        most: Duration,
+        call: impl Future<Output = Result<T, LedgerError>>,
+    ) -> Result<T, LedgerError> {
+        // A file has nobody at its other end who might vanish.
+        let Some(server) = &self.server else { return call.await };
+        let after = server.patience.min(most);
+        tokio::time::timeout(after, call).await.unwrap_or(Err(LedgerError::Silent { after }))
     }
 }
 
@@ -234,6 +258,20 @@ fn pool(connections: u32, stale: &Stale, settings: impl IntoIterator<Item = Stri
                 Ok(())
             })
         })
+}
+
+/// Whether a connection that is given back answers. The pool asks that itself, but waits for the answer for ever, and holds
+/// the connection's place meanwhile.
+fn answers(connection: &mut AnyConnection, _: PoolConnectionMetadata) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
+    Box::pin(async move {
+        if let Ok(answer) = tokio::time::timeout(RELEASE, connection.ping()).await {
+            return answer.map(|()| true);
+        }
+        // To close it the pool would wait for its last word, again for ever: TLS ends with one from either side. So it is
+        // dropped here, and the pool closes another one in its stead.
+        *connection = AnyConnection::connect("sqlite::memory:").await?;
+        Ok(false)
+    })
 }
 
 /// Host, port and database of an address, and nothing else of it.

@@ -25,6 +25,16 @@ pub enum Activity {
     Observing,
 }
 
+impl Activity {
+    /// Whether the call is the same each time.
+    const fn repeats_itself(self) -> bool {
+        match self {
+            Self::Preparing | Self::Heartbeat | Self::Tables | Self::Observing => true,
+            Self::Recording | Self::Leasing => false,
+        }
+    }
+}
+
 impl fmt::Display for Activity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -51,7 +61,7 @@ pub struct Trouble {
 pub(super) struct Troubles(Arc<Mutex<BTreeMap<Activity, Trouble>>>);
 
 impl Ledger {
-    /// Waits for a call as [`Ledger::in_time`] does, and keeps how it ended.
+    /// Waits for a call as [`Ledger::in_time`] does, or [`Ledger::soon`] where there is little to do, and keeps how it ended.
     ///
     /// # Errors
     /// Whatever the call fails with, or [`LedgerError::Silent`].
@@ -60,19 +70,25 @@ impl Ledger {
         activity: Activity,
         call: impl Future<Output = Result<T, LedgerError>>,
     ) -> Result<T, LedgerError> {
-        let done = self.in_time(call).await;
+        let done = match activity {
+            Activity::Heartbeat | Activity::Tables => self.soon(call).await,
+            Activity::Preparing | Activity::Recording | Activity::Leasing | Activity::Observing => {
+                self.in_time(call).await
+            }
+        };
         self.note(activity, done.as_ref().err());
         done
     }
 
-    /// Keeps how an activity ended. An error that is about the call alone says nothing about the ledger.
+    /// Keeps how an activity ended. An error that is about one call alone says nothing about the ledger, unless the
+    /// activity makes the same call each time: then nothing else would tell that it keeps failing.
     pub fn note(&self, activity: Activity, error: Option<&LedgerError>) {
         let mut troubles = self.health.0.lock().unwrap_or_else(PoisonError::into_inner);
         match error {
             None => {
                 troubles.remove(&activity);
             }
-            Some(error) if error.is_outage() || activity == Activity::Preparing => {
+            Some(error) if error.is_outage() || activity.repeats_itself() => {
                 let reason = format!("{activity}: {error}");
                 let since = troubles.get(&activity).map_or_else(Timestamp::now, |known| known.since);
                 troubles.insert(activity, Trouble { since, reason });
@@ -127,5 +143,21 @@ mod tests {
         let bug = async { Err::<(), _>(sqlx::Error::RowNotFound.into()) };
         ledger.watched(Activity::Recording, bug).await.unwrap_err();
         assert_eq!(ledger.trouble(), None);
+    }
+
+    #[tokio::test]
+    async fn any_error_of_a_call_that_is_the_same_each_time_is_kept() {
+        let ledger = Trial::open(Database::Sqlite).await.ledger;
+        let row = || LedgerError::Unreadable("the state \"odd\"".to_owned());
+        for activity in [Activity::Preparing, Activity::Heartbeat, Activity::Tables, Activity::Observing] {
+            for error in [row(), sqlx::Error::RowNotFound.into(), sqlx::Error::Decode("no".into()).into()] {
+                let why = error.to_string();
+                ledger.watched(activity, async { Err::<(), _>(error) }).await.unwrap_err();
+                let trouble = ledger.trouble().unwrap();
+                assert_eq!(trouble.reason, format!("{activity}: {why}"));
+            }
+            ledger.watched(activity, async { Ok(()) }).await.unwrap();
+            assert_eq!(ledger.trouble(), None);
+        }
     }
 }

@@ -98,6 +98,7 @@ impl Ledger {
         if let Some(connection) = connection {
             undecided(&mut tx, root, connection, roots, &mut known.accounts).await?;
         }
+        tx.commit().await?;
         Ok(known)
     }
 

@@ -94,6 +94,7 @@ impl Ledger {
         .fetch_all(&mut *tx)
         .await?;
         let shared = shared_logins(&mut tx).await?;
+        tx.commit().await?;
         Ok((now, rows.iter().map(|row| standing_of(row, &shared)).collect::<Result<_, _>>()?))
     }
 

@@ -14,6 +14,7 @@ mod rosters;
 mod scopes;
 mod sealing;
 mod sharing;
+mod silence;
 mod stories;
 mod sweeping;
 

@@ -1,7 +1,7 @@
 //! Where transactions begin and end.
 //!
-//! A connection whose writing transaction didn't end in good order is closed and never used again. SQLite takes a
-//! transaction back by itself when the disk is full, and what keeps count of transactions beside it doesn't learn of that;
+//! A connection whose transaction didn't end in good order is closed and never used again. SQLite takes a transaction
+//! back by itself when the disk is full, and what keeps count of transactions beside it doesn't learn of that;
 //! a session of PostgreSQL's that was opened while the server was read-only stays read-only when the server no longer is;
 //! a call that was given up on in the middle of a statement leaves an answer behind that nobody has read.
 
@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use super::database::Database;
 use super::{Ledger, LedgerError};
 
-/// A writing transaction. Whatever isn't committed is taken back; unless that is said ([`Self::rollback`]), something has
-/// failed, and the connection is closed.
+/// A transaction. Whatever isn't committed is taken back; unless that is said ([`Self::rollback`]), something has failed or
+/// was given up, and the connection is closed: one that only reads has to end in good order, too ([`Self::commit`]).
 #[derive(Debug)]
 pub(super) struct Transaction {
     connection: PoolConnection<Any>,
@@ -94,10 +94,11 @@ impl Ledger {
         Ok(tx)
     }
 
-    /// Begins a transaction that only reads, and sees one state of the ledger throughout. It may be dropped.
-    #[expect(clippy::disallowed_methods, reason = "what only reads needs no end; see Stale::may_use")]
-    pub(super) async fn begin_reading(&self) -> Result<sqlx::Transaction<'static, Any>, LedgerError> {
-        Ok(self.read.begin_with(self.database.begin_reading()).await?)
+    /// Begins a transaction that only reads, and sees one state of the ledger throughout.
+    pub(super) async fn begin_reading(&self) -> Result<Transaction, LedgerError> {
+        let mut tx = Transaction { connection: self.read.acquire().await?, ended: false };
+        tx.run(self.database.begin_reading()).await?;
+        Ok(tx)
     }
 }
 
@@ -156,13 +157,17 @@ mod tests {
         assert!(!is_marked(ledger).await);
     }
 
+    #[rstest::rstest]
+    #[case::writing(false)]
+    #[case::reading(true)]
     #[tokio::test]
-    async fn a_session_whose_transaction_failed_ends() {
+    async fn a_session_whose_transaction_failed_ends(#[case] reads: bool) {
         let trial = Trial::open(PostgreSql).await;
-        let mut failed = trial.ledger.begin().await.unwrap();
+        let ledger = &trial.ledger;
+        let mut failed = if reads { ledger.begin_reading().await.unwrap() } else { ledger.begin().await.unwrap() };
         let session: i32 =
             sqlx::query("SELECT pg_backend_pid()").fetch_one(&mut *failed).await.unwrap().try_get(0).unwrap();
-        sqlx::query("INSERT INTO nowhere VALUES (1)").execute(&mut *failed).await.unwrap_err();
+        sqlx::query("SELECT * FROM nowhere").execute(&mut *failed).await.unwrap_err();
         drop(failed);
         let gone = async {
             let question = "SELECT pid FROM pg_stat_activity WHERE pid = $1";

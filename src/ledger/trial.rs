@@ -101,6 +101,11 @@ impl Trial {
         self.run(format!("ALTER TABLE {table} RENAME TO {name}")).await;
     }
 
+    /// Gives the seals a head that can't be read.
+    pub(crate) async fn break_head(&self) {
+        self.run("INSERT INTO seals VALUES (1, 0, '', '', '', 'not a hash')").await;
+    }
+
     /// Runs a statement.
     pub(crate) async fn run(&self, statement: impl Into<String>) {
         sqlx::query(AssertSqlSafe(statement.into())).execute(&self.ledger.write).await.unwrap();
@@ -128,7 +133,7 @@ impl Drop for Place {
 }
 
 #[expect(clippy::disallowed_methods, reason = "tests learn here where PostgreSQL is")]
-fn url() -> String {
+pub(super) fn url() -> String {
     std::env::var("ROLLCALL_TEST_POSTGRES").unwrap_or_else(|_| DEFAULT.to_owned())
 }
 

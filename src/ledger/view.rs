@@ -75,7 +75,7 @@ impl Ledger {
         let account = account_of(&row)?;
         let intent: Option<String> = row.try_get("intent")?;
         let intent_at: Option<i64> = row.try_get("intent_at")?;
-        Ok(View {
+        let view = View {
             version: row.try_get("version")?,
             account_row,
             login_is_its_own: !shares_login(&mut tx, account_row, &account).await?,
@@ -101,7 +101,9 @@ impl Ledger {
             owed_since: row.try_get::<Option<i64>, _>("owed_since")?.map(Timestamp),
             attempts: row.try_get("attempts")?,
             now,
-        })
+        };
+        tx.commit().await?;
+        Ok(view)
     }
 }
 

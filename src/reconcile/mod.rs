@@ -135,7 +135,7 @@ impl Reconciler {
                     self.progress.heartbeat(Err(&error), Timestamp::now());
                 }
             }
-            match self.ledger.in_time(self.ledger.longest_due()).await {
+            match self.ledger.soon(self.ledger.longest_due()).await {
                 Ok(longest) => self.progress.overdue(longest.filter(|_| !self.gate.is_halted()), Timestamp::now()),
                 Err(error) => tracing::warn!(%error, "can't tell for how long accounts have been due"),
             }

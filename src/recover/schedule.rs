@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::{HookReport, Manner, RecoverError, Recovery};
@@ -51,7 +52,7 @@ pub async fn run(recovery: Recovery, job: Job, token: CancellationToken) {
     let recovery = Arc::new(recovery);
     let work = move || {
         let recovery = Arc::clone(&recovery);
-        async move { once(&recovery).await }
+        async move { once(&recovery).await }.boxed()
     };
     jobs::run(&ledger, &job, &token, work).await;
 }

@@ -176,7 +176,7 @@ impl Sweep {
     /// # Errors
     /// If the ledger or the platform fails, or a halt stands.
     pub async fn once(&self, only: Option<&[ConnectionRef]>, dry_run: bool) -> Result<Report, SweepError> {
-        if let Some(halt) = self.ledger.halt().await? {
+        if let Some(halt) = self.ledger.in_time(self.ledger.halt()).await? {
             return Err(SweepError::Halted(halt.reason));
         }
         let mut report = Report { dry_run, ..Report::default() };
@@ -198,7 +198,7 @@ impl Sweep {
         dry_run: bool,
     ) -> Result<Swept, SweepError> {
         // Before the platform is asked: what is done after that is newer than what its lists say.
-        let (now, standings) = self.ledger.standings(connection).await?;
+        let (now, standings) = self.ledger.in_time(self.ledger.standings(connection)).await?;
         let (platform, unclear) = match self.platform(connection, &standings, dry_run).await? {
             Ok(platform) => (platform, None),
             Err(unclear) => (Platform::new(Vec::new(), None), Some(unclear)),
@@ -243,7 +243,7 @@ impl Sweep {
             }
             let marks: Vec<_> =
                 findings.iter().map(|found| (found.standing, found.mark, Some(found.told.clone()))).collect();
-            swept.marked = self.ledger.mark(&marks).await?;
+            swept.marked = self.ledger.in_time(self.ledger.mark(&marks)).await?;
         }
         swept.findings = findings.into_iter().map(Found::of).collect();
         Ok(swept)

@@ -161,6 +161,7 @@ impl Ledger {
                 count += counted.fetch_one(&mut *tx).await?.try_get::<i64, _>(0)?;
             }
         }
+        tx.commit().await?;
         Ok(count)
     }
 }

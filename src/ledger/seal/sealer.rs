@@ -64,7 +64,7 @@ impl Ledger {
     pub async fn seal(&self) -> Result<Sealed, LedgerError> {
         let mut rows = 0;
         loop {
-            let (sealed, more) = self.seal_once().await?;
+            let (sealed, more) = self.in_time(self.seal_once()).await?;
             rows += sealed;
             if !more {
                 return Ok(Sealed { rows, head: self.head().await? });

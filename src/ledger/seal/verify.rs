@@ -220,7 +220,9 @@ impl Ledger {
         for facts in &FACTS {
             verifying.around(facts).await?;
         }
-        Ok(verifying.found)
+        let found = verifying.found;
+        tx.commit().await?;
+        Ok(found)
     }
 }
 

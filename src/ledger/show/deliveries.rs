@@ -222,9 +222,10 @@ impl Ledger {
         .fetch_optional(&mut *tx)
         .await?
         else {
+            tx.commit().await?;
             return Ok(None);
         };
-        Ok(Some(Story {
+        let story = Story {
             delivery: delivery_of(&found)?,
             recorded_at: Timestamp(found.try_get("recorded_at")?),
             media_type: found.try_get("encoding")?,
@@ -235,7 +236,9 @@ impl Ledger {
             history: history(&mut tx, row).await?,
             replayed_by: replays(&mut tx, row).await?,
             attempts: attempts(&mut tx, row).await?,
-        }))
+        };
+        tx.commit().await?;
+        Ok(Some(story))
     }
 
     /// The bytes that the provider signed, if they are kept: an ignored delivery keeps none.

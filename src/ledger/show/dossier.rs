@@ -223,6 +223,7 @@ impl Ledger {
                 .fetch_optional(&mut *tx)
                 .await?
         else {
+            tx.commit().await?;
             return Ok(None);
         };
         let Account { key, node_id, login, kind, .. } = account_of(&found)?;
@@ -244,7 +245,7 @@ impl Ledger {
             let confirmed = last_confirmed(&mut tx, status.try_get("id")?).await?;
             connections.push(status_dossier(&status, &grants, &roots, &names, calls, confirmed)?);
         }
-        Ok(Some(Dossier {
+        let dossier = Dossier {
             account: super::AccountLabel { key, login },
             kind,
             node_id,
@@ -254,7 +255,9 @@ impl Ledger {
             deliveries: concerns(&mut tx, account_row).await?,
             happened: timeline::of_account(&mut tx, account_row).await?,
             now,
-        }))
+        };
+        tx.commit().await?;
+        Ok(Some(dossier))
     }
 }
 

@@ -13,6 +13,7 @@ use super::{AccountLabel, ScopeLabel, account_label, optional_status, scope_labe
 use crate::access::observation::is_made_here;
 use crate::delivery::Timestamp;
 use crate::ledger::outcome::Outcome;
+use crate::ledger::transaction::Transaction;
 use crate::ledger::{Ledger, LedgerError, parsed};
 use crate::target::{IdentityRef, LinkStatus};
 
@@ -152,7 +153,7 @@ pub struct ActionRow {
 /// A reading of the history under way.
 #[derive(Debug)]
 pub struct Evidence {
-    tx: sqlx::Transaction<'static, sqlx::Any>,
+    tx: Transaction,
     period: Period,
     /// The receipt and the row of the last delivery of the page before.
     after: (i64, i64),
@@ -382,6 +383,14 @@ impl Evidence {
         let mut counts: Vec<(Outcome, i64)> = rows.iter().map(counted).collect::<Result<_, LedgerError>>()?;
         counts.sort_unstable();
         Ok(counts)
+    }
+
+    /// Ends the reading: one that is dropped instead closes its connection.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn end(self) -> Result<(), LedgerError> {
+        self.tx.commit().await
     }
 }
 

@@ -168,7 +168,9 @@ impl Ledger {
             AND attempts.at >= (SELECT recorded_at FROM deliveries WHERE id = $1)";
         happened.extend(self::calls(&mut tx, calls, row).await?);
         happened.sort_by_key(|moment| moment.at);
-        Ok(Some(Explanation { story, waits_for: waits(&mut tx, row).await?, happened }))
+        let waits_for = waits(&mut tx, row).await?;
+        tx.commit().await?;
+        Ok(Some(Explanation { story, waits_for, happened }))
     }
 }
 

@@ -1,5 +1,7 @@
 //! The ledger in PostgreSQL: as its owner and as the role that serves see it, away, silent, and with a clock of its own.
 
+use std::time::Duration;
+
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use rollcall::ledger::outcome::Outcome;
@@ -238,6 +240,36 @@ async fn a_clock_that_is_hours_off_changes_no_lease_and_no_schedule(#[case] seco
     site.break_drata(&[]);
     becomes(&ledger, &third.id, Outcome::Applied).await;
     for process in [ingress, second] {
+        assert_eq!(process.stop().await.code, Some(0));
+    }
+}
+
+/// With the time-outs that are the default, of which a statement's alone is longer than that.
+#[tokio::test]
+async fn a_worker_tells_within_half_a_minute_that_postgresql_has_gone_silent_and_goes_on_by_itself() {
+    let mut site = Site::new(Carrier::RabbitMq, 1).await;
+    let proxy = site.in_postgresql_behind_a_proxy().await;
+    let mut ingress = site.start_ingress();
+    let at = ingress.ready().await;
+    let mut worker = site.start_worker();
+    let admin = worker.works().await;
+    let status = async || {
+        let (status, health) = site.ask_admin(&admin, "/health").await;
+        (status, health["parts"]["ledger"]["state"].clone())
+    };
+    until("health is well", async || status().await.0 == 200).await;
+    proxy.hold();
+    let began = Instant::now();
+    until("health says so", async || status().await == (503, Value::from("down"))).await;
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+
+    let join = site.github.join(Account(1));
+    site.github.accepted(&at.webhook, &join).await;
+    proxy.mend();
+    let ledger = site.ledger().await;
+    becomes(&ledger, &join.id, Outcome::Applied).await;
+    until("health is well", async || status().await.0 == 200).await;
+    for process in [worker, ingress] {
         assert_eq!(process.stop().await.code, Some(0));
     }
 }
