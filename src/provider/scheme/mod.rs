@@ -3,8 +3,6 @@
 
 mod sign;
 
-use std::borrow::Cow;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::header::AUTHORIZATION;
@@ -36,7 +34,7 @@ const WEBHOOK_SIGNATURE: &str = "webhook-signature";
 pub(super) enum Over {
     /// The bytes as they come.
     Body,
-    /// The JSON text, also where it comes inside a form. It is the same text that is interpreted.
+    /// The JSON text, also where it comes inside a form. That text is what becomes the delivery, not the form.
     Json,
 }
 
@@ -188,11 +186,11 @@ impl Verifier for SchemeVerifier {
         let secret = match &self.scheme {
             Scheme::Hex { header, prefix, over } => {
                 let tag = hex_header(headers, header, prefix)?;
-                let signed = match over {
-                    Over::Body => Cow::Borrowed(&request.body[..]),
-                    Over::Json => request.json(),
-                };
-                self.signed_by(header, &[&signed], &[tag])?
+                let check = |signed: &[u8]| self.signed_by(header, &[signed], &[tag]);
+                match over {
+                    Over::Body => check(request.body)?,
+                    Over::Json => return request.json_verified_by(check),
+                }
             }
             Scheme::Standard => {
                 let stamped = Stamped::read(headers)?;
