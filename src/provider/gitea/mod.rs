@@ -79,7 +79,7 @@ macro_rules! member {
             verifier: |settings, secrets| {
                 const NAMED: NameOf = |headers, verified| name(headers, verified, $event, $delivery);
                 signs_only(settings, $title, $signature)?;
-                Ok(Box::new(SchemeVerifier::new(scheme($signature), &secrets, NAMED)?))
+                Ok(Box::new(SchemeVerifier::new(scheme($signature), &secrets, NAMED, &[$event, $delivery])?))
             },
             interpreter: |settings| {
                 signs_only(settings, $title, $signature)?;

@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq;
 
 pub(super) use self::sign::{HeadersOf, SchemeSigner, cannot_invent, draft};
 use super::signature::{HmacKey, HmacKeys, Tag, came, hex_header, only_value};
-use super::{Refusal, Secret, SettingsError, Verifier};
+use super::{Apparent, Refusal, Secret, SettingsError, Verifier};
 use crate::delivery::{Named, SecretName, Timestamp, Unverified, Verified};
 
 /// How far the time of a signature may be from ours, both ways: five minutes, as the reference libraries of Standard
@@ -124,11 +124,29 @@ pub(super) struct SchemeVerifier {
     scheme: Scheme,
     secrets: Secrets,
     name: NameOf,
+    own_headers: &'static [&'static str],
 }
 
 impl SchemeVerifier {
-    pub(super) fn new(scheme: Scheme, secrets: &[Secret], name: NameOf) -> Result<Self, SettingsError> {
-        Ok(Self { secrets: scheme.secrets(secrets)?, scheme, name })
+    /// `own_headers` are those that only this provider sends, also without a secret.
+    pub(super) fn new(
+        scheme: Scheme,
+        secrets: &[Secret],
+        name: NameOf,
+        own_headers: &'static [&'static str],
+    ) -> Result<Self, SettingsError> {
+        Ok(Self { secrets: scheme.secrets(secrets)?, scheme, name, own_headers })
+    }
+}
+
+/// Whose a request is, by whether it is signed and by the headers that only its provider sends.
+pub(super) fn apparent(headers: &HeaderMap, signed: bool, own_headers: &[&str]) -> Apparent {
+    if signed {
+        Apparent::Signed
+    } else if own_headers.iter().any(|name| headers.contains_key(*name)) {
+        Apparent::Unsigned
+    } else {
+        Apparent::Stranger
     }
 }
 
@@ -206,6 +224,16 @@ impl Verifier for SchemeVerifier {
             Scheme::Basic => self.presented_by(&basic(headers)?)?,
         };
         Ok(request.verified_by(secret))
+    }
+
+    fn apparent(&self, headers: &HeaderMap) -> Apparent {
+        let signed = match &self.scheme {
+            Scheme::Hex { header, prefix, .. } => hex_header(headers, header, prefix).is_ok(),
+            Scheme::Standard => Stamped::read(headers).is_ok(),
+            Scheme::Plain { header } => presented(headers, header).is_ok_and(|value| !value.is_empty()),
+            Scheme::Basic => basic(headers).is_ok(),
+        };
+        apparent(headers, signed, self.own_headers)
     }
 
     fn name(&self, headers: &HeaderMap, verified: &Verified) -> Result<Named, Refusal> {
