@@ -51,7 +51,10 @@ impl Edge {
     }
 
     fn lost(&self, path: &str) -> Refused {
-        Refused::new(Problem::NotFound, self.lost.explain(path, self.endpoints.keys().map(String::as_str)))
+        Refused::new(
+            Problem::NotFound,
+            self.lost.explain(path, self.endpoints.keys().map(String::as_str), Timestamp::now()),
+        )
     }
 
     async fn answer(&self, endpoint: &Endpoint, request: Request, started: Instant) -> Result<Answer, Refused> {
