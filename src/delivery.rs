@@ -277,7 +277,8 @@ impl fmt::Display for EventName {
 }
 
 /// How a body is written. It follows from its bytes and its provider ([`Encodings::of`]), never from a header, a message
-/// property or a column: those aren't signed. The broker carries the signed bytes, so a form travels as a form.
+/// property or a column: those aren't signed. The broker carries the signed bytes, so a form travels as a form where the
+/// form is signed, and as its JSON text where only that is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Encoding {
@@ -365,20 +366,28 @@ impl<'a> Unverified<'a> {
         Self { headers, body, encodings }
     }
 
-    /// The JSON text of the body, which is what some providers sign.
-    #[must_use]
-    pub fn json(self) -> Cow<'a, [u8]> {
-        self.encodings.json(self.body)
-    }
-
     /// Seals the body as verified. Only a [`crate::provider::Verifier`] has reason to call this, after its check.
     #[must_use]
     pub fn verified_by(self, secret: SecretName) -> Verified {
         Verified { body: self.body.clone(), encodings: self.encodings, secret }
     }
+
+    /// Seals the JSON text of the body, if `check` finds that text signed. For providers that sign it wherever it comes: a
+    /// form can be written in many ways without touching the signature, so that its own bytes are nobody's.
+    ///
+    /// # Errors
+    /// Those of `check`.
+    pub fn json_verified_by<E>(self, check: impl FnOnce(&[u8]) -> Result<SecretName, E>) -> Result<Verified, E> {
+        let body = match self.encodings.json(self.body) {
+            Cow::Borrowed(_) => self.body.clone(),
+            Cow::Owned(text) => text.into(),
+        };
+        let secret = check(&body)?;
+        Ok(Verified { body, encodings: Encodings::JsonOnly, secret })
+    }
 }
 
-/// A body that its provider's verifier has found good, and the name of the secret that did it.
+/// The bytes that its provider's verifier has found signed, and the name of the secret that did it.
 #[derive(Clone, Debug)]
 pub struct Verified {
     body: Bytes,

@@ -1,28 +1,45 @@
 //! Requests for a source that doesn't exist. Most are strangers'; one that nearly names a source is an administrator's
-//! slip, and every delivery to it is lost, so that it is logged, once, with the source that was probably meant.
+//! slip, and every delivery to it is lost, so that it is logged, once an hour, with the source that was probably meant.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-/// How many wrong paths are remembered as logged. Beyond that they are only counted: who makes up names can't fill the log.
+use crate::delivery::Timestamp;
+
+/// How many wrong paths are logged in one [`PERIOD`]. Beyond that they are only counted: who makes up names can't fill the log.
 const MOST: usize = 64;
+
+/// How long a path is remembered as logged, in microseconds: then all are forgotten, so that made-up names can't keep an
+/// administrator's slip out of the log for good.
+const PERIOD: i64 = 3600 * 1_000_000;
 
 /// How much of a stranger's path is shown, in characters.
 const SHOWN: usize = 100;
 
 /// The wrong paths that were logged.
 #[derive(Debug, Default)]
-pub(super) struct Lost(Mutex<BTreeSet<String>>);
+pub(super) struct Lost(Mutex<Logged>);
+
+#[derive(Debug, Default)]
+struct Logged {
+    since: Timestamp,
+    paths: BTreeSet<String>,
+}
 
 impl Lost {
-    /// Why a path leads nowhere, for the log of refusals. A path that nearly names a source is logged here, the first time.
-    pub(super) fn explain<'s>(&self, path: &str, sources: impl Iterator<Item = &'s str>) -> Cow<'static, str> {
+    /// Why a path leads nowhere, for the log of refusals. A path that nearly names a source is logged here, once an hour.
+    pub(super) fn explain<'s>(
+        &self,
+        path: &str,
+        sources: impl Iterator<Item = &'s str>,
+        now: Timestamp,
+    ) -> Cow<'static, str> {
         let shown = cleaned(path);
         let Some(nearest) = nearest(path, sources) else {
             return format!("{shown} is no source").into();
         };
-        if self.is_new(&shown) {
+        if self.is_new(&shown, now) {
             tracing::warn!(
                 path = shown,
                 nearest,
@@ -32,10 +49,13 @@ impl Lost {
         "there is no such source, but one with nearly that name".into()
     }
 
-    fn is_new(&self, shown: &str) -> bool {
+    fn is_new(&self, shown: &str, now: Timestamp) -> bool {
         // Held for a few instructions that can't panic, so a poisoned lock holds sound data.
         let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        logged.len() < MOST && logged.insert(shown.to_owned())
+        if now.micros().saturating_sub(logged.since.micros()).saturating_abs() >= PERIOD {
+            *logged = Logged { since: now, paths: BTreeSet::new() };
+        }
+        logged.paths.len() < MOST && logged.paths.insert(shown.to_owned())
     }
 }
 
@@ -47,9 +67,15 @@ fn nearest<'s>(path: &str, sources: impl Iterator<Item = &'s str>) -> Option<&'s
         return None;
     }
     let wanted = wanted.to_lowercase();
+    let length = wanted.chars().count();
     sources
-        .map(|source| (strsim::damerau_levenshtein(&wanted, source), source))
-        .filter(|(distance, source)| *distance <= (source.len() / 3).clamp(1, 3))
+        .filter_map(|source| {
+            let most = (source.len() / 3).clamp(1, 3);
+            // Names of sources are ASCII. So many letters more or fewer are at least as many differences.
+            let near = length.abs_diff(source.len()) <= most;
+            let distance = near.then(|| strsim::damerau_levenshtein(&wanted, source))?;
+            (distance <= most).then_some((distance, source))
+        })
         .min()
         .map(|(_, source)| source)
 }
@@ -77,6 +103,9 @@ mod tests {
     #[case("/webhooks/acme-githb", Some("acme-github"))]
     #[case("/webhooks/acme-gitlabs", Some("acme-gitlab"))]
     #[case("/webhooks/hubs", Some("hub"))]
+    // Bytes and letters are not the same number.
+    #[case("/webhooks/äcme-githüb", Some("acme-github"))]
+    #[case("/webhooks/acme-github1234", None)]
     #[case("/webhooks/robots.txt", None)]
     #[case("/webhooks/", None)]
     #[case("/", None)]
@@ -91,8 +120,13 @@ mod tests {
         assert_eq!(cleaned(&"x".repeat(10_000)).len(), SHOWN);
         assert_eq!(nearest(&format!("/{}", "x".repeat(10_000)), SOURCES.into_iter()), None);
         let lost = Lost::default();
-        assert!(lost.is_new("/webhooks/one") && !lost.is_new("/webhooks/one"));
-        let logged = (0..1000).filter(|n| lost.is_new(&format!("/webhooks/{n}"))).count();
+        let now = Timestamp(PERIOD);
+        assert!(lost.is_new("/webhooks/one", now) && !lost.is_new("/webhooks/one", now));
+        let logged = (0..1000).filter(|n| lost.is_new(&format!("/webhooks/{n}"), now)).count();
         assert_eq!(logged, MOST - 1);
+        let (before, after) = (Timestamp(2 * PERIOD - 1), Timestamp(2 * PERIOD));
+        assert!(!lost.is_new("/webhooks/slip", before), "made-up names keep a slip out of the log for a while");
+        assert!(lost.is_new("/webhooks/slip", after), "and no longer");
+        assert!(lost.is_new("/webhooks/one", after));
     }
 }

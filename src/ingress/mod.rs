@@ -170,7 +170,7 @@ impl Ingress {
                 balance: Balance::default(),
                 accepted: metrics::counter!(names::ACCEPTED, "source" => name.clone()),
                 refusals: Refusals::new(&name),
-                signatures: Arc::new(Signatures::new(Timestamp::now())),
+                signatures: Arc::new(Signatures::new(&name, Timestamp::now())),
                 source,
             };
             (name, endpoint)
@@ -202,7 +202,11 @@ impl Ingress {
     pub fn parts(&self) -> Vec<Part> {
         let part = |(name, endpoint): (&String, &Endpoint)| {
             let signatures = Arc::clone(&endpoint.signatures);
-            Part { name: format!("source:{name}"), health: Arc::new(move || signatures.health()), needed: Needed::No }
+            Part {
+                name: format!("source:{name}"),
+                health: Arc::new(move || signatures.health(Timestamp::now())),
+                needed: Needed::No,
+            }
         };
         self.edge.endpoints.iter().map(part).collect()
     }

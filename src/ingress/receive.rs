@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use http_body::Body as _;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
@@ -15,10 +15,12 @@ use tokio::time::{Instant, timeout_at};
 use super::client::{Client, Peer};
 use super::problem::Problem;
 use super::refusal::{Refused, Said};
+use super::signatures::Cause;
 use super::{Counted, Edge, Endpoint, IngressSource, SMALL_BODY, body};
 use crate::broker::PublishError;
 use crate::delivery::{Delivery, DeliveryId, Encoding, Encodings, Stamp, Timestamp, Unverified};
 use crate::provider::signature::{NotOne, only_value};
+use crate::provider::{Apparent, Refusal};
 
 pub(super) async fn receive(State(edge): State<Arc<Edge>>, request: Request) -> Response {
     let started = Instant::now();
@@ -35,11 +37,7 @@ pub(super) async fn receive(State(edge): State<Arc<Edge>>, request: Request) -> 
     match answer {
         Ok(answer) => answer.into_response(),
         Err(refused) => {
-            let now = Timestamp::now();
-            endpoint.refusals.record(&refused, &said, now);
-            if refused.problem == Problem::Unverified {
-                endpoint.signatures.refused(now);
-            }
+            endpoint.refusals.record(&refused, &said, Timestamp::now());
             refused.problem.into_response()
         }
     }
@@ -53,7 +51,10 @@ impl Edge {
     }
 
     fn lost(&self, path: &str) -> Refused {
-        Refused::new(Problem::NotFound, self.lost.explain(path, self.endpoints.keys().map(String::as_str)))
+        Refused::new(
+            Problem::NotFound,
+            self.lost.explain(path, self.endpoints.keys().map(String::as_str), Timestamp::now()),
+        )
     }
 
     async fn answer(&self, endpoint: &Endpoint, request: Request, started: Instant) -> Result<Answer, Refused> {
@@ -64,11 +65,13 @@ impl Edge {
         // It is held until the answer, whatever that is.
         let share = client.counted_as().map(|address| self.clients.take(address));
         let has_its_share = matches!(share, Some(None));
-        let admitted = allow(&endpoint.source, client).and_then(|()| {
+        let allowed = allow(&endpoint.source, client)
+            .inspect_err(|_forbidden| endpoint.count_refused(&parts.headers, Cause::of_forbidden));
+        let admitted = allowed.and_then(|()| {
             if has_its_share {
                 return Err(Refused::new(Problem::Busy, "its client has its share of the requests in work"));
             }
-            self.admit(&parts, &body, &endpoint.source)
+            self.admit(&parts, &body, endpoint)
         });
         if let Err(refused) = admitted {
             if !has_its_share {
@@ -91,8 +94,14 @@ impl Edge {
         let _counted = Counted::begin(self.in_flight.clone());
         let received_at = Timestamp::now();
         let unverified = Unverified::new(&parts.headers, &body, endpoint.source.encodings);
-        let verified = verifier.verify(unverified, received_at)?;
+        let verified = verifier.verify(unverified, received_at).inspect_err(|refusal| {
+            if matches!(refusal, Refusal::Unverified(_)) {
+                endpoint.count_refused(&parts.headers, Cause::of_unverified);
+            }
+        })?;
         endpoint.signatures.verified(received_at);
+        // It is another body than the verified one where only the text in a form is signed.
+        drop(body);
         let named = verifier.name(&parts.headers, &verified)?;
         if named.ping {
             tracing::debug!(source = %endpoint.source.name, "ping");
@@ -112,13 +121,17 @@ impl Edge {
     }
 
     /// Everything that needs no body. If there is no slot, the body isn't worth reading.
-    fn admit(&self, parts: &Parts, body: &Body, source: &IngressSource) -> Result<(), Refused> {
+    fn admit(&self, parts: &Parts, body: &Body, endpoint: &Endpoint) -> Result<(), Refused> {
+        let source = &endpoint.source;
         framing(parts)?;
         media_type(parts, source.encodings)?;
         if body.size_hint().lower() > self.settings.max_body as u64 {
             return Err(Refused::new(Problem::TooLarge, "its length is over ingress.max_body"));
         }
-        source.verifier.precheck(&parts.headers)?;
+        source
+            .verifier
+            .precheck(&parts.headers)
+            .inspect_err(|_unverified| endpoint.count_refused(&parts.headers, Cause::of_unverified))?;
         if self.slots.available_permits() == 0 { Err(self.full()) } else { Ok(()) }
     }
 
@@ -142,6 +155,15 @@ impl Edge {
             Ok(Err(error @ PublishError::TooLarge { .. })) => Err(Refused::new(Problem::TooLarge, error.to_string())),
             Ok(Err(error)) => Err(Refused::new(Problem::Unavailable, error.to_string())),
             Err(_elapsed) => Err(Refused::new(Problem::Unavailable, "no confirm within ingress.request_timeout")),
+        }
+    }
+}
+
+impl Endpoint {
+    /// Counts a refused request for health, if it is the provider's by its headers.
+    fn count_refused(&self, headers: &HeaderMap, cause: fn(Apparent) -> Option<Cause>) {
+        if let Some(cause) = cause(self.source.verifier.apparent(headers)) {
+            self.signatures.refused(cause, Timestamp::now());
         }
     }
 }

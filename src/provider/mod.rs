@@ -15,7 +15,8 @@
 //! 2. **A folder** `src/provider/NAME` with a `mod.rs` whose documentation says all that, with links, and which holds a
 //!    `static DESCRIPTION: `[`Description`]. Copy `azure/mod.rs`, the smallest.
 //! 3. **Verifying and signing** are one choice in `scheme/mod.rs`: `Scheme::Hex`, `Standard`, `Plain` or `Basic`, from which
-//!    `SchemeVerifier` and `SchemeSigner` are built. A new way to sign is a new variant there, with its known vectors as a
+//!    `SchemeVerifier` and `SchemeSigner` are built. The verifier also takes the headers that only this provider sends, signed
+//!    or not, so that health can tell a hook without a secret from a stranger ([`Apparent`]). A new way to sign is a new variant there, with its known vectors as a
 //!    test. What the source's table may say is judged in one function that verifier, interpreter and signer all call
 //!    (`signs_only` where there is only one way); where there are several ways, `verify` is required.
 //! 4. **The name** of a delivery: a function from headers and verified body to [`Named`]. It reads headers by `label`, the
@@ -228,6 +229,18 @@ impl From<InvalidName> for Refusal {
     }
 }
 
+/// Whose a refused request is by its headers. Anybody can write such headers, so that it decides nothing but what health and
+/// alerts say; what scans the Internet for servers doesn't write them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Apparent {
+    /// It has a signature, token or password of the source's form, right or wrong.
+    Signed,
+    /// It has none, but a header that only the provider sends, such as that of its event: as from a hook without a secret.
+    Unsigned,
+    /// Anybody's.
+    Stranger,
+}
+
 /// Checks requests at the ingress.
 pub trait Verifier: Send + Sync + std::fmt::Debug {
     /// Looks at the headers alone, before the body is read: is there a well-formed signature at all?
@@ -241,6 +254,9 @@ pub trait Verifier: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`Refusal::Unverified`] if no secret verifies it.
     fn verify(&self, request: Unverified<'_>, now: Timestamp) -> Result<Verified, Refusal>;
+
+    /// Whose a request is by its headers. Only asked of those that are refused.
+    fn apparent(&self, headers: &HeaderMap) -> Apparent;
 
     /// What the verified request calls itself. Reads no more of the body than it must, but finds out if it isn't JSON.
     ///

@@ -133,6 +133,43 @@ fn what_a_provider_signs_is_verified_in_json_and_form_and_names_the_secret() {
     }
 }
 
+/// Health tells a wrong secret and a hook without one by this, and mustn't take a scanner for either.
+#[test]
+fn a_request_is_apparently_signed_unsigned_or_a_strangers() {
+    for case in &CASES {
+        let verifier = case.verifier();
+        let mut headers = case.signed(Encoding::Json, b"{}").headers;
+        assert_eq!(verifier.apparent(&headers), Apparent::Signed, "{}", case.provider);
+        // By another secret, it is signed all the same.
+        let other = match case.secret {
+            WHSEC => "whsec_ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=",
+            _ => "another:secret",
+        };
+        let other = Case { secret: other, ..case.copy() }.signed(Encoding::Json, b"{}").headers;
+        assert!(case.verified(&other, b"{}", NOW).is_err());
+        assert_eq!(verifier.apparent(&other), Apparent::Signed, "{}", case.provider);
+        // Azure DevOps sends it, our signer doesn't.
+        if case.provider == "azure-devops" {
+            headers.insert("x-vss-subscriptionid", HeaderValue::from_static("1"));
+        }
+        for mark in case.marks().iter().filter(|mark| *mark != "webhook-id") {
+            headers.remove(mark);
+        }
+        assert_eq!(verifier.apparent(&headers), Apparent::Unsigned, "{}", case.provider);
+        headers.insert(case.marks().remove(0), HeaderValue::from_static(""));
+        assert_eq!(verifier.apparent(&headers), Apparent::Unsigned, "{}", case.provider);
+        let mut scan = HeaderMap::new();
+        for (name, value) in [("host", "192.0.2.1"), ("content-type", "application/json"), ("user-agent", "scan/1")] {
+            scan.insert(name, HeaderValue::from_static(value));
+        }
+        assert_eq!(verifier.apparent(&scan), Apparent::Stranger, "{}", case.provider);
+        scan.insert(case.marks().remove(0), HeaderValue::from_static("!"));
+        let is_a_token = !case.signs && case.verify != Some("basic");
+        let expected = if is_a_token { Apparent::Signed } else { Apparent::Stranger };
+        assert_eq!(verifier.apparent(&scan), expected, "{}", case.provider);
+    }
+}
+
 /// Spoils the value of a header that authenticates: what comes instead of it, each as a header of its own.
 type Spoil = fn(&str) -> Vec<Vec<u8>>;
 

@@ -51,6 +51,8 @@ const fn seconds(name: &'static str, labels: &'static [&'static str], meaning: &
 pub const ACCEPTED: &str = "rollcall_accepted_total";
 /// Requests that were refused.
 pub const REFUSED: &str = "rollcall_refused_total";
+/// Refused requests that are the provider's by their headers.
+pub const REFUSED_DELIVERIES: &str = "rollcall_refused_deliveries_total";
 /// How long a request took at the ingress.
 pub const INGRESS_SECONDS: &str = "rollcall_ingress_seconds";
 /// Requests in work at the ingress.
@@ -164,6 +166,11 @@ pub const LOG_LINES_DROPPED: &str = "rollcall_log_lines_dropped_total";
 pub const METRICS: &[Metric] = &[
     counter(ACCEPTED, &["source"], "Deliveries that were accepted: durable in the broker and answered with 202."),
     counter(REFUSED, &["source", "reason"], "Requests that were refused; source is - if there is no such source."),
+    counter(
+        REFUSED_DELIVERIES,
+        &["source", "cause"],
+        "Refused requests that are the provider's by their headers, so that scanners aren't among them: their signature is wrong (signature), they bear none (unsigned), or allow_from lacks their address (address).",
+    ),
     seconds(INGRESS_SECONDS, &[], "How long a webhook request took, from its headers to its answer."),
     gauge(IN_FLIGHT, Unit::Count, &[], "Webhook requests that are in work, each from when its body is complete."),
     gauge(BODY_BYTES, Unit::Bytes, &[], "What the bodies of all requests hold of ingress.body_budget."),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use form_urlencoded::byte_serialize;
 use http::{HeaderName, HeaderValue};
 
@@ -26,6 +27,8 @@ const ID: [&str; 8] = [
     "x-forgejo-delivery",
     "x-gogs-delivery",
 ];
+/// The providers that sign the JSON text in a form, and not the form.
+const SIGN_THE_TEXT: [&str; 3] = ["gitea", "forgejo", "gogs"];
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -72,11 +75,16 @@ impl Trial {
     }
 
     async fn became(&self, headers: &HeaderMap, body: &[u8]) -> Became {
+        self.delivered(headers, body).await.0
+    }
+
+    /// What becomes of a request, and the body of the delivery that it is, if it is one.
+    async fn delivered(&self, headers: &HeaderMap, body: &[u8]) -> (Became, Option<Bytes>) {
         let mut request = Request::post("/webhooks/acme").body(Body::from(body.to_owned())).unwrap();
         *request.headers_mut() = headers.clone();
         let status = send(&self.ingress, request).await.status().as_u16();
         let published = std::mem::take(&mut *self.broker.published.lock().unwrap());
-        match (status, published.as_slice()) {
+        let became = match (status, published.as_slice()) {
             (202, [delivery]) => match self.interpreter.interpret(delivery) {
                 Err(_) => Became::Parked,
                 Ok(meaning) if meaning.changes.is_empty() => Became::Nothing,
@@ -85,7 +93,8 @@ impl Trial {
             (200, []) => Became::Ping,
             (status, []) => Became::Refused(status),
             other => panic!("{other:?}"),
-        }
+        };
+        (became, published.into_iter().next().map(|delivery| delivery.body))
     }
 
     /// Every value that the provider's event header may have, as far as we know, and some that it never has.
@@ -146,9 +155,7 @@ async fn no_header_and_no_text_in_a_body_gives_a_signed_request_another_meaning(
                     for content_type in [JSON, FORM] {
                         let mut changed = headers.clone();
                         changed.insert("content-type", HeaderValue::from_static(content_type));
-                        if !name.is_empty() {
-                            changed.remove(name);
-                        }
+                        changed.remove(name);
                         for value in values {
                             changed.append(name.parse::<HeaderName>().unwrap(), (*value).clone());
                         }
@@ -162,7 +169,14 @@ async fn no_header_and_no_text_in_a_body_gives_a_signed_request_another_meaning(
                         );
                     }
                 };
-                check("another content type", "", &[]).await;
+                for (content_type, encoding) in [(JSON, Encoding::Json), (FORM, Encoding::Form)] {
+                    let mut changed = headers.clone();
+                    changed.insert("content-type", HeaderValue::from_static(content_type));
+                    let sends = provider.encodings.include(encoding);
+                    let expected = if sends { rightly.clone() } else { Became::Refused(415) };
+                    let became = trial.became(&changed, &body).await;
+                    assert_eq!(became, expected, "{} {} as {content_type}", provider.name, draft.event);
+                }
                 for name in EVENT.iter().filter(|name| headers.contains_key(**name)) {
                     for value in &names {
                         check("another event", name, &[value]).await;
@@ -196,5 +210,44 @@ async fn a_media_type_that_the_provider_never_sends_is_refused_and_the_same_body
         headers.insert("content-type", HeaderValue::from_static(FORM));
         let expected = if provider.encodings.include(Encoding::Form) { rightly } else { Became::Refused(415) };
         assert_eq!(trial.became(&headers, &body).await, expected, "{}", provider.name);
+    }
+}
+
+/// The same form, otherwise written.
+fn written_otherwise(json: &[u8]) -> Vec<Vec<u8>> {
+    let usual: String = byte_serialize(json).collect();
+    let every_byte: String = json.iter().map(|byte| format!("%{byte:02x}")).collect();
+    let lower = usual.split('%').enumerate().map(|(n, part)| match part.split_at_checked(2) {
+        Some((digits, rest)) if n > 0 => format!("%{}{rest}", digits.to_lowercase()),
+        _ => part.to_owned(),
+    });
+    let bare = String::from_utf8(json.to_vec()).unwrap().replace('%', "%25").replace('+', "%2B").replace('&', "%26");
+    [usual.replace('+', "%20"), lower.collect(), every_byte, bare]
+        .map(|value| format!("payload={value}").into_bytes())
+        .to_vec()
+}
+
+#[tokio::test]
+async fn a_form_that_is_written_otherwise_is_the_same_delivery_or_refused() {
+    for source in sources().into_iter().filter(|source| source.provider.encodings.include(Encoding::Form)) {
+        let trial = Trial::new(source);
+        let provider = trial.source.provider;
+        for draft in drafts(provider.name) {
+            let mut json: serde_json::Value = serde_json::from_slice(&draft.json).unwrap();
+            json["title"] = "a text with spaces".into();
+            let draft = Draft { encoding: Encoding::Form, json: json.to_string().into_bytes(), ..draft };
+            let (headers, form) = trial.signed(&draft);
+            let rightly = trial.delivered(&headers, &form).await;
+            let signs_the_text = SIGN_THE_TEXT.contains(&provider.name);
+            if let Some(body) = &rightly.1 {
+                let signed = if signs_the_text { &draft.json } else { &form };
+                assert_eq!(body, signed, "{}: what was signed", provider.name);
+            }
+            for other in written_otherwise(&draft.json) {
+                assert_ne!(other, form);
+                let expected = if signs_the_text { rightly.clone() } else { (Became::Refused(401), None) };
+                assert_eq!(trial.delivered(&headers, &other).await, expected, "{} {}", provider.name, draft.event);
+            }
+        }
     }
 }

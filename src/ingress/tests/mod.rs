@@ -1,6 +1,7 @@
 //! The edge against a small provider of our own and a broker that does what it is told.
 
 mod clients;
+mod health;
 mod meaning;
 mod refusals;
 mod socket;
@@ -21,7 +22,7 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::broker::{Broker, Consumer, Health, PublishError, State};
 use crate::delivery::{Delivery, DeliveryId, EventName, Named, SecretName, Timestamp, Unverified, Verified};
-use crate::provider::Refusal;
+use crate::provider::{Apparent, Refusal};
 
 const SECRET: &[u8] = b"hush-hush";
 
@@ -51,6 +52,14 @@ impl Verifier for TestVerifier {
             return Ok(request.verified_by(SecretName("env:TEST".into())));
         }
         Err(Refusal::Unverified("x-test-signature doesn't fit the body".to_owned()))
+    }
+
+    fn apparent(&self, headers: &HeaderMap) -> Apparent {
+        match self.precheck(headers) {
+            Ok(()) => Apparent::Signed,
+            Err(_) if headers.contains_key("x-test-event") => Apparent::Unsigned,
+            Err(_) => Apparent::Stranger,
+        }
     }
 
     fn name(&self, headers: &HeaderMap, verified: &Verified) -> Result<Named, Refusal> {

@@ -56,7 +56,11 @@ pub(super) static DESCRIPTION: Description = Description {
     ],
     hooks: &["Code pushed", "Pull request created"],
     invents: &["git.push"],
-    verifier: |settings, secrets| Ok(Box::new(SchemeVerifier::new(scheme(settings)?, &secrets, name)?)),
+    verifier: |settings, secrets| {
+        // Not documented, but seen in what it sends.
+        const OWN_HEADERS: &[&str] = &["x-vss-subscriptionid", "x-vss-activityid"];
+        Ok(Box::new(SchemeVerifier::new(scheme(settings)?, &secrets, name, OWN_HEADERS)?))
+    },
     interpreter: |settings| {
         scheme(settings)?;
         Ok(Box::new(Azure { host: settings.host.clone() }))

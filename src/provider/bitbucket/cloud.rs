@@ -15,12 +15,12 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::roster;
-use super::{NO_ACCESS, NOBODY, NOWHERE, PUBLIC, SCHEME, check, name, seen, sent};
+use super::{HEADER_EVENT, NO_ACCESS, NOBODY, NOWHERE, PUBLIC, SCHEME, check, name, seen, sent};
 use crate::access::{Account, AccountKey, AccountKind, Scope, ScopeKind};
 use crate::delivery::{Delivery, Encodings};
 use crate::provider::api::{ApiDescription, TokenPlace};
 use crate::provider::fields::{Loose, json_text, read};
-use crate::provider::scheme::{SchemeSigner, SchemeVerifier, cannot_invent, draft};
+use crate::provider::scheme::{NameOf, SchemeSigner, SchemeVerifier, cannot_invent, draft};
 use crate::provider::{Description, Draft, EventRow, Interpreter, Invention, Meaning, Misshapen, SettingsError};
 
 /// Bitbucket Cloud.
@@ -54,10 +54,9 @@ pub(crate) static CLOUD: Description = Description {
     ],
     invents: &["repo.push"],
     verifier: |settings, secrets| {
+        const NAME: NameOf = |headers, verified| name(headers, verified, "X-Request-UUID");
         check(settings)?;
-        Ok(Box::new(SchemeVerifier::new(SCHEME, &secrets, |headers, verified| {
-            name(headers, verified, "X-Request-UUID")
-        })?))
+        Ok(Box::new(SchemeVerifier::new(SCHEME, &secrets, NAME, &[HEADER_EVENT])?))
     },
     interpreter: |settings| {
         check(settings)?;

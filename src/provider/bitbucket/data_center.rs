@@ -14,12 +14,12 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{NO_ACCESS, NOBODY, NOWHERE, PUBLIC, SCHEME, check, name, seen, sent};
+use super::{HEADER_EVENT, NO_ACCESS, NOBODY, NOWHERE, PUBLIC, SCHEME, check, name, seen, sent};
 use crate::access::{Account, AccountKey, AccountKind, Scope, ScopeKind};
 use crate::delivery::{Delivery, Encodings, Named};
 use crate::provider::api::{ApiDescription, TokenPlace};
 use crate::provider::fields::{Loose, Serial, json_text, read};
-use crate::provider::scheme::{SchemeSigner, SchemeVerifier, blame, cannot_invent, draft, head};
+use crate::provider::scheme::{NameOf, SchemeSigner, SchemeVerifier, blame, cannot_invent, draft, head};
 use crate::provider::{Description, Draft, EventRow, Interpreter, Invention, Meaning, Misshapen, SettingsError};
 
 /// Bitbucket Data Center and Server.
@@ -53,7 +53,7 @@ pub(crate) static DATA_CENTER: Description = Description {
     invents: &["repo.refs_changed"],
     verifier: |settings, secrets| {
         check(settings)?;
-        Ok(Box::new(SchemeVerifier::new(SCHEME, &secrets, |headers, verified| {
+        let name: NameOf = |headers, verified| {
             #[derive(Default, Deserialize)]
             struct Head<'a> {
                 #[serde(borrow, default)]
@@ -63,7 +63,8 @@ pub(crate) static DATA_CENTER: Description = Description {
             // The event's name isn't signed: a body of another event must not be answered and forgotten as a ping.
             let test = || head::<Head<'_>>(&verified.json()).is_ok_and(|head| head.test.is_true());
             Ok(Named { ping: named.event.as_str() == "diagnostics.ping" && test(), ..named })
-        })?))
+        };
+        Ok(Box::new(SchemeVerifier::new(SCHEME, &secrets, name, &[HEADER_EVENT])?))
     },
     interpreter: |settings| {
         check(settings)?;

@@ -1,7 +1,7 @@
 //! Gitea, its fork Forgejo, and Gogs, from which both come: one family, each with headers of its own.
 //!
 //! The signature is HMAC-SHA256 of the JSON text in hexadecimal digits without a prefix, also where that text comes inside
-//! a form. Without a secret the headers come empty. Gitea and Forgejo send GitHub's headers too, validly signed, which is
+//! a form, which itself isn't signed: the text becomes the delivery, however the form was written. Without a secret the headers come empty. Gitea and Forgejo send GitHub's headers too, validly signed, which is
 //! why nothing here guesses a provider from headers. <https://docs.gitea.com/usage/webhooks>,
 //! <https://forgejo.org/docs/latest/user/webhooks/>, <https://gogs.io/docs/features/webhook>
 //!
@@ -79,7 +79,7 @@ macro_rules! member {
             verifier: |settings, secrets| {
                 const NAMED: NameOf = |headers, verified| name(headers, verified, $event, $delivery);
                 signs_only(settings, $title, $signature)?;
-                Ok(Box::new(SchemeVerifier::new(scheme($signature), &secrets, NAMED)?))
+                Ok(Box::new(SchemeVerifier::new(scheme($signature), &secrets, NAMED, &[$event, $delivery])?))
             },
             interpreter: |settings| {
                 signs_only(settings, $title, $signature)?;

@@ -123,11 +123,14 @@ fn the_signature_is_over_the_json_text_inside_a_form_and_nothing_else_may_be_in_
     headers.insert("x-gogs-signature", tag.to_string().parse().unwrap());
     let verified = |form: &'static str| {
         let form = Bytes::from_static(form.as_bytes());
-        verifier.verify(Unverified::new(&headers, &form, GOGS.encodings), Timestamp(0)).is_ok()
+        let verified = verifier.verify(Unverified::new(&headers, &form, GOGS.encodings), Timestamp(0));
+        // What was signed, however it was written, so that nobody makes another delivery of it.
+        verified.inspect(|verified| assert_eq!(verified.body(), br#"{"a":1}"#.as_slice(), "{form:?}")).is_ok()
     };
     assert!(verified("payload=%7B%22a%22%3A1%7D"));
     // The same text, otherwise written.
     assert!(verified("payload=%7b%22a%22:1}"));
+    assert!(verified("payload=%7B%22%61%22%3A%31%7D"));
     assert!(!verified("other=%7B%22a%22%3A1%7D"));
     assert!(!verified("payload=%7B%22a%22%3A1%7D&b=2"));
     assert!(!verified("payload=%7B%22a%22%3A1%7D&payload=%7B%22a%22%3A1%7D"));

@@ -6,9 +6,9 @@ use serde::Deserialize;
 use super::{HEADER_DELIVERY, HEADER_EVENT, HEADER_SIGNATURE, SIGNATURE_PREFIX};
 use crate::delivery::{EventName, Named, Timestamp, Unverified, Verified};
 use crate::provider::fields::Loose;
-use crate::provider::scheme::{head, label};
+use crate::provider::scheme::{apparent, head, label};
 use crate::provider::signature::{HmacKeys, Tag, hex_header};
-use crate::provider::{Refusal, Verifier};
+use crate::provider::{Apparent, Refusal, Verifier};
 
 /// Verifies the deliveries of one source.
 #[derive(Debug)]
@@ -37,6 +37,10 @@ impl Verifier for GitHubVerifier {
                  GitHub is another one, or something on the way changed the body"
             ))),
         }
+    }
+
+    fn apparent(&self, headers: &HeaderMap) -> Apparent {
+        apparent(headers, tag(headers).is_ok(), &[HEADER_EVENT, HEADER_DELIVERY])
     }
 
     fn name(&self, headers: &HeaderMap, verified: &Verified) -> Result<Named, Refusal> {

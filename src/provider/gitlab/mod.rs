@@ -53,7 +53,9 @@ pub(super) static DESCRIPTION: Description = Description {
         "or system hook (Admin area): all of it is sent; Push events only for sightings",
     ],
     invents: INVENTABLE,
-    verifier: |settings, secrets| Ok(Box::new(SchemeVerifier::new(scheme(settings)?, &secrets, name)?)),
+    verifier: |settings, secrets| {
+        Ok(Box::new(SchemeVerifier::new(scheme(settings)?, &secrets, name, &[HEADER_EVENT])?))
+    },
     interpreter: |settings| {
         scheme(settings)?;
         Ok(Box::new(interpret::GitLabInterpreter::new(settings)))

@@ -3,8 +3,6 @@
 
 mod sign;
 
-use std::borrow::Cow;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::header::AUTHORIZATION;
@@ -16,7 +14,7 @@ use subtle::ConstantTimeEq;
 
 pub(super) use self::sign::{HeadersOf, SchemeSigner, cannot_invent, draft};
 use super::signature::{HmacKey, HmacKeys, Tag, came, hex_header, only_value};
-use super::{Refusal, Secret, SettingsError, Verifier};
+use super::{Apparent, Refusal, Secret, SettingsError, Verifier};
 use crate::delivery::{Named, SecretName, Timestamp, Unverified, Verified};
 
 /// How far the time of a signature may be from ours, both ways: five minutes, as the reference libraries of Standard
@@ -36,7 +34,7 @@ const WEBHOOK_SIGNATURE: &str = "webhook-signature";
 pub(super) enum Over {
     /// The bytes as they come.
     Body,
-    /// The JSON text, also where it comes inside a form. It is the same text that is interpreted.
+    /// The JSON text, also where it comes inside a form. That text is what becomes the delivery, not the form.
     Json,
 }
 
@@ -126,11 +124,29 @@ pub(super) struct SchemeVerifier {
     scheme: Scheme,
     secrets: Secrets,
     name: NameOf,
+    own_headers: &'static [&'static str],
 }
 
 impl SchemeVerifier {
-    pub(super) fn new(scheme: Scheme, secrets: &[Secret], name: NameOf) -> Result<Self, SettingsError> {
-        Ok(Self { secrets: scheme.secrets(secrets)?, scheme, name })
+    /// `own_headers` are those that only this provider sends, also without a secret.
+    pub(super) fn new(
+        scheme: Scheme,
+        secrets: &[Secret],
+        name: NameOf,
+        own_headers: &'static [&'static str],
+    ) -> Result<Self, SettingsError> {
+        Ok(Self { secrets: scheme.secrets(secrets)?, scheme, name, own_headers })
+    }
+}
+
+/// Whose a request is, by whether it is signed and by the headers that only its provider sends.
+pub(super) fn apparent(headers: &HeaderMap, signed: bool, own_headers: &[&str]) -> Apparent {
+    if signed {
+        Apparent::Signed
+    } else if own_headers.iter().any(|name| headers.contains_key(*name)) {
+        Apparent::Unsigned
+    } else {
+        Apparent::Stranger
     }
 }
 
@@ -188,11 +204,11 @@ impl Verifier for SchemeVerifier {
         let secret = match &self.scheme {
             Scheme::Hex { header, prefix, over } => {
                 let tag = hex_header(headers, header, prefix)?;
-                let signed = match over {
-                    Over::Body => Cow::Borrowed(&request.body[..]),
-                    Over::Json => request.json(),
-                };
-                self.signed_by(header, &[&signed], &[tag])?
+                let check = |signed: &[u8]| self.signed_by(header, &[signed], &[tag]);
+                match over {
+                    Over::Body => check(request.body)?,
+                    Over::Json => return request.json_verified_by(check),
+                }
             }
             Scheme::Standard => {
                 let stamped = Stamped::read(headers)?;
@@ -208,6 +224,16 @@ impl Verifier for SchemeVerifier {
             Scheme::Basic => self.presented_by(&basic(headers)?)?,
         };
         Ok(request.verified_by(secret))
+    }
+
+    fn apparent(&self, headers: &HeaderMap) -> Apparent {
+        let signed = match &self.scheme {
+            Scheme::Hex { header, prefix, .. } => hex_header(headers, header, prefix).is_ok(),
+            Scheme::Standard => Stamped::read(headers).is_ok(),
+            Scheme::Plain { header } => presented(headers, header).is_ok_and(|value| !value.is_empty()),
+            Scheme::Basic => basic(headers).is_ok(),
+        };
+        apparent(headers, signed, self.own_headers)
     }
 
     fn name(&self, headers: &HeaderMap, verified: &Verified) -> Result<Named, Refusal> {

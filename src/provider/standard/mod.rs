@@ -19,9 +19,10 @@ use serde_json::json;
 use self::pointer::Pointer;
 use self::rules::Rules;
 use super::fields::{Loose, json_text};
-use super::scheme::{Scheme, SchemeSigner, SchemeVerifier, WEBHOOK_ID, cannot_invent, draft, label};
+use super::scheme::{NameOf, Scheme, SchemeSigner, SchemeVerifier, WEBHOOK_ID, cannot_invent, draft, label};
 use super::{
-    Description, Draft, EventRow, Interpreter, Invention, Meaning, Misshapen, Refusal, SettingsError, Verifier,
+    Apparent, Description, Draft, EventRow, Interpreter, Invention, Meaning, Misshapen, Refusal, SettingsError,
+    Verifier,
 };
 use crate::access::{Account, AccountKey, AccountKind, Change, Scope, ScopeKind, When};
 use crate::delivery::{Delivery, Encodings, Named, Timestamp, Unverified, Verified};
@@ -46,10 +47,9 @@ pub(super) static DESCRIPTION: Description = Description {
     hooks: &["the events that the source's rules name"],
     invents: &["member.added", "member.removed"],
     verifier: |settings, secrets| {
+        const NAME: NameOf = |_, _| Err(Refusal::Malformed("the event's pointer is the source's".to_owned()));
         let rules = Rules::read(settings)?;
-        let inner = SchemeVerifier::new(Scheme::Standard, &secrets, |_, _| {
-            Err(Refusal::Malformed("the event's pointer is the source's".to_owned()))
-        })?;
+        let inner = SchemeVerifier::new(Scheme::Standard, &secrets, NAME, &[WEBHOOK_ID])?;
         Ok(Box::new(StandardVerifier { inner, rules }))
     },
     interpreter: |settings| Ok(Box::new(Standard { host: settings.host.clone(), rules: Rules::read(settings)? })),
@@ -72,6 +72,10 @@ impl Verifier for StandardVerifier {
 
     fn verify(&self, request: Unverified<'_>, now: Timestamp) -> Result<Verified, Refusal> {
         self.inner.verify(request, now)
+    }
+
+    fn apparent(&self, headers: &HeaderMap) -> Apparent {
+        self.inner.apparent(headers)
     }
 
     fn name(&self, headers: &HeaderMap, verified: &Verified) -> Result<Named, Refusal> {
