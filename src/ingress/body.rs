@@ -1,11 +1,13 @@
 //! Reads a body within its bounds: size, memory, time and a least rate.
 
+use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::EXPECT;
+use http::request::Parts;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
@@ -13,6 +15,8 @@ use tokio::time::{Instant, timeout_at};
 use super::Settings;
 use super::budget::{Budget, Held};
 use super::gather::{Gathered, NoRoom};
+use super::incoming::PlaceNeeded;
+use super::places::Places;
 use super::problem::Problem;
 use super::refusal::Refused;
 
@@ -24,6 +28,9 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// How long nothing of it may come meanwhile: whoever refuses to send it mustn't hold a place with it.
 const LINGER_GAP: Duration = Duration::from_millis(500);
+
+/// How long it is read while somebody waits for the connection's place: that is for what is there already.
+pub(super) const BRIEF_LINGER: Duration = Duration::from_millis(100);
 
 /// Reads the whole body. What it takes of the budget is held as long as the second value.
 pub(super) async fn read<'a>(
@@ -41,6 +48,12 @@ pub(super) async fn read<'a>(
         let frame = match timeout_at(deadline(settings, started, whole.len()), body.frame()).await {
             Err(_elapsed) => return Err(Refused::new(Problem::TooSlow, "the body came too slowly")),
             Ok(None) => return Ok((whole.into_bytes(), held)),
+            Ok(Some(Err(error))) if error.source().is_some_and(|error| error.is::<PlaceNeeded>()) => {
+                return Err(Refused::new(
+                    Problem::Busy,
+                    "the body came slowly, and others waited for the connection's place",
+                ));
+            }
             Ok(Some(Err(_broken))) => return Err(Refused::new(Problem::Malformed, "the body broke off")),
             Ok(Some(Ok(frame))) => frame,
         };
@@ -64,11 +77,12 @@ fn deadline(settings: &Settings, started: Instant, read: usize) -> Instant {
 
 /// Reads a body away after a refusal: a socket that is closed with unread bytes resets the connection, and the client
 /// never sees why. A client that waits for `100 Continue` hasn't sent anything, and isn't asked to.
-pub(super) async fn linger(headers: &HeaderMap, body: &mut Body, mut left: usize) {
-    if body.is_end_stream() || headers.contains_key(EXPECT) {
+pub(super) async fn linger(parts: &Parts, body: &mut Body, mut left: usize) {
+    if body.is_end_stream() || parts.headers.contains_key(EXPECT) {
         return;
     }
-    let until = Instant::now() + LINGER;
+    let short = parts.extensions.get::<Arc<Places>>().is_some_and(|places| places.are_short());
+    let until = Instant::now() + if short { BRIEF_LINGER } else { LINGER };
     while let Ok(Some(Ok(frame))) = timeout_at(until.min(Instant::now() + LINGER_GAP), body.frame()).await {
         match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
             Some(rest) => left = rest,

@@ -27,7 +27,7 @@ pub(super) async fn receive(State(edge): State<Arc<Edge>>, request: Request) -> 
         let (parts, mut body) = request.into_parts();
         let refused = framing(&parts).err().unwrap_or_else(|| edge.lost(parts.uri.path()));
         edge.nowhere.record(&refused, &said, Timestamp::now());
-        body::linger(&parts.headers, &mut body, SMALL_BODY).await;
+        body::linger(&parts, &mut body, SMALL_BODY).await;
         return refused.problem.into_response();
     };
     let answer = edge.answer(endpoint, request, started).await;
@@ -72,7 +72,7 @@ impl Edge {
         });
         if let Err(refused) = admitted {
             if !has_its_share {
-                body::linger(&parts.headers, &mut body, self.patience_for(&refused)).await;
+                body::linger(&parts, &mut body, self.patience_for(&refused)).await;
             }
             return Err(refused);
         }
@@ -81,7 +81,7 @@ impl Edge {
             Err(refused) => {
                 // The rest of a body that is too long or too slow is nothing to wait for.
                 if refused.problem == Problem::Busy {
-                    body::linger(&parts.headers, &mut body, self.patience_for(&refused)).await;
+                    body::linger(&parts, &mut body, self.patience_for(&refused)).await;
                 }
                 return Err(refused);
             }

@@ -109,6 +109,37 @@ async fn idle_and_silent_connections_make_room_and_busy_ones_are_answered_first(
 }
 
 #[tokio::test]
+async fn bodies_that_hardly_come_make_room_with_an_answer_and_complete_ones_never_do() {
+    let server = Server::start(Settings { max_connections: 3, ..settings() }).await;
+    server.broker.is(Mood::Waits);
+    let mut works = server.connect().await;
+    works.write_all(good().as_bytes()).await.unwrap();
+    server.broker.one_has_begun().await;
+    let mut stalled = Vec::new();
+    for path in ["/webhooks/acme", "/webhooks/other"] {
+        let mut stream = server.connect().await;
+        let head = head(b"{}  ", "content-length: 4\r\n").replace("/webhooks/acme", path);
+        stream.write_all((head + "{}").as_bytes()).await.unwrap();
+        stalled.push(stream);
+    }
+    let mut newcomers = Vec::new();
+    for _ in 0..2 {
+        let mut stream = server.connect().await;
+        stream.write_all(good().as_bytes()).await.unwrap();
+        server.broker.one_has_begun().await;
+        newcomers.push(stream);
+    }
+    let told = rest(&mut stalled[0]).await;
+    assert!(told.starts_with("HTTP/1.1 503 ") && told.contains("retry-after: 2\r\n"), "{told}");
+    let told = rest(&mut stalled[1]).await;
+    assert!(told.starts_with("HTTP/1.1 404 "), "{told}");
+    server.broker.release.add_permits(3);
+    for stream in newcomers.iter_mut().chain([&mut works]) {
+        assert!(answer(stream).await.starts_with("HTTP/1.1 202"));
+    }
+}
+
+#[tokio::test]
 async fn bodies_that_never_come_hold_no_slot() {
     let server = Server::start(Settings { max_in_flight: 2, max_connections: 32, ..settings() }).await;
     let mut slow = Vec::new();
