@@ -67,14 +67,14 @@ impl Places {
     /// A place for a connection from this peer, as soon as there is one. `end` ends the connection.
     pub(super) async fn take(self: &Arc<Self>, peer: IpAddr, end: CancellationToken) -> Result<Place, HasItsShare> {
         let shared = !self.unshared.contains(peer);
-        if shared && !self.shares.add(peer, self.shares.most()) {
+        if shared && !self.shares.add(peer, 1, self.shares.most()) {
             // Until one of its own has made room, the peer has one more. It is counted first: nobody is ended for a
             // connection that is refused.
-            if !self.shares.add(peer, self.shares.most().saturating_add(1)) {
+            if !self.shares.add(peer, 1, self.shares.most().saturating_add(1)) {
                 return Err(HasItsShare);
             }
             if !self.make_room(Some(holder(peer))) {
-                self.shares.give_back(peer);
+                self.shares.give_back(peer, 1);
                 return Err(HasItsShare);
             }
         }
@@ -176,7 +176,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.places.open().connections.remove(&self.number);
         if self.shared {
-            self.places.shares.give_back(self.activity.peer);
+            self.places.shares.give_back(self.activity.peer, 1);
         }
     }
 }
