@@ -213,7 +213,8 @@ fn try_it(source: &Source, settings: &Settings) -> String {
     line
 }
 
-/// Whether clients can be told apart. TLS ends at a proxy, so that without trusted ones all requests seem to be the proxy's.
+/// Whether clients can be told apart. TLS ends at a proxy, and so does what reaches an address of this machine alone: without
+/// trusted ones all requests seem to be the proxy's.
 fn proxies(settings: &Settings, findings: &mut Findings) {
     let config::Ingress { listen, public_url, settings: ingress } = &settings.ingress;
     let trusted = &ingress.trusted_proxies;
@@ -222,20 +223,35 @@ fn proxies(settings: &Settings, findings: &mut Findings) {
                     networks of your proxies";
         findings.add("ingress", State::Warning, what);
     }
-    if !trusted.is_empty() || public_url.as_ref().is_none_or(|url| url.scheme() != "https") {
+    let https = public_url.as_ref().is_some_and(|url| url.scheme() == "https");
+    let local = listen.ip().is_loopback();
+    if !trusted.is_empty() || !(https || local) {
         return;
     }
+    let (proxy, advice) = if local {
+        (
+            "only a proxy on this machine reaches ingress.listen",
+            "set ingress.trusted_proxies = [\"127.0.0.1\", \"::1\"]",
+        )
+    } else {
+        ("TLS for ingress.public_url ends at a proxy", "name its network there")
+    };
     for source in settings.sources.iter().filter(|source| source.allow_from.is_some()) {
-        let what = "has allow_from, but ingress.trusted_proxies is missing: TLS for ingress.public_url ends at a proxy, so \
-                    that every request comes from that; name its network there";
+        let what = format!(
+            "has allow_from, but ingress.trusted_proxies is missing: {proxy}, so that every request comes from that; {advice}"
+        );
         findings.add(&format!("source {}", source.settings.name), State::Warning, what);
     }
-    if !listen.ip().is_loopback() {
-        let what = format!(
-            "ingress.trusted_proxies is missing: TLS for ingress.public_url ends at a proxy, and all its clients together \
-             count as one peer, which may have {} connections (ingress.peer_share); name its network there",
-            ingress.max_per_peer
-        );
+    if https {
+        let shares = if local {
+            "no client can be told apart, nor has any its share (ingress.peer_share)".to_owned()
+        } else {
+            let most = ingress.max_per_peer;
+            format!(
+                "all its clients together count as one peer, which may have {most} connections (ingress.peer_share)"
+            )
+        };
+        let what = format!("ingress.trusted_proxies is missing: {proxy}, and {shares}; {advice}");
         findings.add("ingress", State::Warning, what);
     }
 }

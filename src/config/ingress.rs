@@ -39,10 +39,15 @@ impl Ingress {
         let least_rate = bytes(layers, "ingress.least_rate");
         let request_timeout = layers.required("ingress.request_timeout");
         let shutdown_grace = layers.required("ingress.shutdown_grace");
+        // What bodies may take before they are published, the copies for that aside.
+        let bodies = body_budget?.saturating_sub(small_reserve?) / ingress::TAKES;
         let settings = ingress::Settings {
             max_body: max_body?,
             body_budget: body_budget?,
             small_reserve: small_reserve?,
+            // The largest body always fits.
+            body_bytes_per_client: share(bodies, peer_share?).max(max_body?),
+            small_bytes_per_client: share(small_reserve?, peer_share?),
             max_in_flight: max_in_flight?,
             max_per_client: share(max_in_flight?, peer_share?),
             max_connections: max_connections?,
@@ -57,7 +62,7 @@ impl Ingress {
             request_timeout: request_timeout?,
             shutdown_grace: shutdown_grace?,
         };
-        if settings.body_budget.saturating_sub(settings.small_reserve) / ingress::TAKES < settings.max_body {
+        if bodies < settings.max_body {
             layers.blame_value(
                 "ingress.body_budget",
                 "must be at least 3 × ingress.max_body + ingress.small_reserve, else the largest body never fits: while it \

@@ -84,6 +84,9 @@ fn the_embedded_file_gives_every_default() {
     assert_eq!(settings.ingress.settings.max_body, 25 << 20);
     assert_eq!(settings.ingress.settings.request_timeout, Duration::from_secs(8));
     assert_eq!((settings.ingress.settings.max_per_peer, settings.ingress.settings.max_per_client), (512, 256));
+    let crate::ingress::Settings { body_bytes_per_client, small_bytes_per_client, max_body, .. } =
+        settings.ingress.settings;
+    assert_eq!((body_bytes_per_client, small_bytes_per_client), (max_body, 8 * 1024 * 1024));
     assert_eq!(settings.ingress.settings.keep_alive, Duration::from_secs(75));
     assert!(settings.ingress.settings.trusted_proxies.is_empty());
     assert_eq!(settings.admin.listen.to_string(), "127.0.0.1:9090");

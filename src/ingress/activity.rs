@@ -6,12 +6,19 @@
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+
+/// How long a connection has done nothing before it has to make room. A client that has just been answered, or that has
+/// just connected, is about to send a request, and one that has sent headers is about to send the body.
+pub const IDLE_BEFORE_ROOM: Duration = Duration::from_millis(500);
+
+/// The rate in bytes a second at which a body has to arrive, after that time, so that its connection needn't make room.
+const RATE_BEFORE_ROOM: u64 = 16 * 1024;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +27,9 @@ pub(super) enum Phase {
     New,
     /// A part of a request's headers is there.
     Headers,
-    /// A request is in work.
+    /// A request's headers are complete, and its body isn't.
+    Body,
+    /// A complete request is in work.
     Request,
     /// Its answer is being written.
     Answer,
@@ -29,7 +38,7 @@ pub(super) enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 5] = [Self::New, Self::Headers, Self::Request, Self::Answer, Self::Idle];
+    const ALL: [Self; 6] = [Self::New, Self::Headers, Self::Body, Self::Request, Self::Answer, Self::Idle];
 }
 
 /// How many bits of [`Activity::state`] are the phase's.
@@ -44,18 +53,44 @@ pub(super) struct Activity {
     /// The phase, and above its bits since when: in microseconds after `opened`.
     state: AtomicU64,
     requests: AtomicU64,
+    /// How many bytes of the body have arrived in [`Phase::Body`].
+    body_bytes: AtomicU64,
+    /// When the last of them did: in microseconds after `opened`.
+    body_at: AtomicU64,
+    /// Whether it is to end because somebody waits for its place.
+    makes_room: AtomicBool,
     /// Cancelled when the connection is to end: to make room, or because everything ends.
     end: CancellationToken,
 }
 
 impl Activity {
     pub(super) fn new(peer: IpAddr, end: CancellationToken) -> Self {
-        Self { peer, opened: Instant::now(), state: AtomicU64::new(0), requests: AtomicU64::new(0), end }
+        Self {
+            peer,
+            opened: Instant::now(),
+            state: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            body_bytes: AtomicU64::new(0),
+            body_at: AtomicU64::new(0),
+            makes_room: AtomicBool::new(false),
+            end,
+        }
     }
 
     /// Cancelled when the connection is to end.
     pub(super) const fn end(&self) -> &CancellationToken {
         &self.end
+    }
+
+    /// Ends it, because somebody waits for its place.
+    pub(super) fn make_room(&self) {
+        self.makes_room.store(true, Ordering::Relaxed);
+        self.end.cancel();
+    }
+
+    /// Whether it is to end because somebody waits for its place.
+    pub(super) fn makes_room(&self) -> bool {
+        self.makes_room.load(Ordering::Relaxed)
     }
 
     /// How long it has been open.
@@ -72,8 +107,12 @@ impl Activity {
     }
 
     fn enter(&self, phase: Phase) {
-        let micros = u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX >> PHASE_BITS);
-        self.state.store((micros << PHASE_BITS) | phase as u64, Ordering::Relaxed);
+        self.state.store((self.micros() << PHASE_BITS) | phase as u64, Ordering::Relaxed);
+    }
+
+    /// Now, in microseconds after it was opened.
+    fn micros(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX >> PHASE_BITS)
     }
 
     /// Bytes have come.
@@ -87,6 +126,35 @@ impl Activity {
     pub(super) fn requested(&self) -> u64 {
         self.enter(Phase::Request);
         self.requests.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The request's body isn't complete yet.
+    pub(super) fn awaits_body(&self) {
+        self.body_bytes.store(0, Ordering::Relaxed);
+        self.body_at.store(self.micros(), Ordering::Relaxed);
+        self.enter(Phase::Body);
+    }
+
+    /// A part of the request's body has arrived.
+    pub(super) fn body_received(&self, bytes: usize) {
+        self.body_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.body_at.store(self.micros(), Ordering::Relaxed);
+    }
+
+    /// The request's body is complete, or nobody wants the rest of it.
+    pub(super) fn body_done(&self) {
+        if self.phase().0 == Phase::Body {
+            self.enter(Phase::Request);
+        }
+    }
+
+    /// Whether a body that began to arrive at that time has stalled, or arrives so slowly that it must make room.
+    pub(super) fn body_is_slow(&self, since: Instant, now: Instant) -> bool {
+        let last = self.opened + Duration::from_micros(self.body_at.load(Ordering::Relaxed));
+        let bytes = self.body_bytes.load(Ordering::Relaxed);
+        let earned = Duration::from_millis(bytes.saturating_mul(1000) / RATE_BEFORE_ROOM);
+        now.saturating_duration_since(last) >= IDLE_BEFORE_ROOM
+            || now.saturating_duration_since(since) >= IDLE_BEFORE_ROOM.saturating_add(earned)
     }
 
     /// A request has its answer.
@@ -108,7 +176,7 @@ impl Activity {
         match phase {
             Phase::New | Phase::Headers => Some(since + headers),
             Phase::Idle => Some(since + idle),
-            Phase::Request | Phase::Answer => None,
+            Phase::Body | Phase::Request | Phase::Answer => None,
         }
     }
 
@@ -188,6 +256,39 @@ mod tests {
         }
         overdue.await;
         assert_eq!((activity.phase().0, activity.age().as_secs()), (Phase::Headers, 70));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_slow_when_it_stalls_or_falls_below_the_rate() {
+        let activity = activity();
+        let is_slow = || {
+            let (phase, since) = activity.phase();
+            assert_eq!(phase, Phase::Body);
+            activity.body_is_slow(since, Instant::now())
+        };
+        let step = IDLE_BEFORE_ROOM / 5;
+        let arrives = async |bytes: usize| {
+            let mut slow = Vec::new();
+            for _ in 0..20 {
+                tokio::time::advance(step).await;
+                activity.body_received(bytes);
+                slow.push(is_slow());
+            }
+            slow
+        };
+        let per_step = usize::try_from(RATE_BEFORE_ROOM / 10).unwrap() + 1;
+        activity.received();
+        activity.requested();
+        activity.awaits_body();
+        assert_eq!(arrives(per_step).await, [false; 20], "it arrives at the rate");
+        tokio::time::advance(IDLE_BEFORE_ROOM - Duration::from_millis(1)).await;
+        assert!(!is_slow());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(is_slow(), "nothing has come for long enough");
+        activity.awaits_body();
+        assert_eq!(arrives(1).await, [[false; 4].as_slice(), &[true; 16]].concat(), "a byte now and then buys nothing");
+        activity.body_done();
+        assert_eq!(activity.phase().0, Phase::Request);
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@
 //! address that isn't a trusted proxy's. If both headers are there they must agree: a proxy writes one of them and passes
 //! the other on as the client wrote it.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::header::FORWARDED;
@@ -63,11 +64,28 @@ impl Client {
         }
     }
 
+    /// The address by which its bodies are counted, unless they are of many clients: of `unshared`, of which none is named.
+    pub(super) fn budgeted_as(self, unshared: &Networks) -> Option<IpAddr> {
+        match self {
+            Self::Direct(address) => Some(address).filter(|address| !unshared.contains(*address)),
+            Self::Forwarded(address) | Self::Unknown(address) => Some(address),
+        }
+    }
+
     /// The address by which its requests are counted, if a proxy stands between: without one, its connections are.
     pub(super) const fn counted_as(self) -> Option<IpAddr> {
         match self {
             Self::Direct(_) => None,
             Self::Forwarded(address) | Self::Unknown(address) => Some(address),
+        }
+    }
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Direct(address) | Self::Forwarded(address) => write!(f, "{address}"),
+            Self::Unknown(proxy) => write!(f, "unknown, behind {proxy}"),
         }
     }
 }
@@ -168,6 +186,17 @@ mod tests {
         assert_eq!(client("10.0.0.1", &[]), Client::Direct(ip("10.0.0.1")));
     }
 
+    #[test]
+    fn bodies_count_for_whoever_sends_them_unless_that_is_many() {
+        let unshared = Networks::this_machine().and(&["10.0.0.0/8"].iter().map(|text| text.parse().unwrap()).collect());
+        let budgeted = |peer: &str, lines: &[(&'static str, &str)]| client(peer, lines).budgeted_as(&unshared);
+        assert_eq!(budgeted("203.0.113.9", &[]), Some(ip("203.0.113.9")));
+        assert_eq!(budgeted("127.0.0.1", &[]), None);
+        assert_eq!(budgeted("10.0.0.1", &[]), None, "it names nobody");
+        assert_eq!(budgeted("10.0.0.1", &[(XFF, "203.0.113.9")]), Some(ip("203.0.113.9")));
+        assert_eq!(budgeted("10.0.0.1", &[(XFF, "unknown")]), Some(ip("10.0.0.1")));
+    }
+
     #[rstest]
     #[case::alone("203.0.113.9", "203.0.113.9")]
     #[case::forged_on_the_left("192.30.252.1, 203.0.113.9", "203.0.113.9")]
@@ -210,5 +239,6 @@ mod tests {
         let unknown = client("10.0.0.1", lines);
         assert_eq!(unknown, Client::Unknown(ip("10.0.0.1")));
         assert_eq!((unknown.address(), unknown.counted_as()), (None, Some(ip("10.0.0.1"))));
+        assert_eq!(unknown.to_string(), "unknown, behind 10.0.0.1");
     }
 }

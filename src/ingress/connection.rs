@@ -1,7 +1,7 @@
 //! One connection from its first byte to its end.
 //!
 //! It ends by `Connection: close` on an answer that refuses, when it has lived or served long enough, or when somebody
-//! waits for its place; and without an answer only while no request is in work. HTTP itself is hyper's.
+//! waits for its place; and without an answer only while it has no request. HTTP itself is hyper's.
 
 use std::error::Error as _;
 use std::pin::pin;
@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::response::Response;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -22,6 +22,7 @@ use tower::ServiceExt as _;
 
 use super::activity::{Activity, Phase};
 use super::client::Peer;
+use super::incoming::RequestBody;
 use super::places::{Place, Places};
 use super::serve::Limits;
 use super::stream::ClientStream;
@@ -60,10 +61,11 @@ where
             () = overdue.as_mut() => return (activity.phase().0 == Phase::Headers).then_some("slow-headers"),
             () = activity.end().cancelled(), if !told => {
                 told = true;
-                let at_work = matches!(activity.phase().0, Phase::Request | Phase::Answer);
-                if !at_work && !listening.end.is_cancelled() {
+                let has_request = matches!(activity.phase().0, Phase::Body | Phase::Request | Phase::Answer);
+                if !has_request && !listening.end.is_cancelled() {
                     return Some("made-room");
                 }
+                // A body that is still to come breaks off with the next poll.
                 connection.as_mut().graceful_shutdown();
             }
         }
@@ -72,12 +74,18 @@ where
 
 async fn answer(
     listening: &Listening,
-    activity: &Activity,
+    activity: &Arc<Activity>,
     mut request: Request<Incoming>,
 ) -> Result<Response, std::convert::Infallible> {
     let served = activity.requested();
     request.extensions_mut().insert(Peer(activity.peer));
-    let mut response = listening.router.clone().oneshot(request.map(Body::new)).await?;
+    request.extensions_mut().insert(Arc::clone(&listening.places));
+    let request = if request.body().is_end_stream() {
+        request.map(Body::new)
+    } else {
+        request.map(|body| Body::new(RequestBody::new(body, Arc::clone(activity))))
+    };
+    let mut response = listening.router.clone().oneshot(request).await?;
     let Limits { max_age, max_requests, .. } = listening.limits;
     let status = response.status();
     let refused = status.is_client_error() || status.is_server_error();

@@ -6,11 +6,12 @@
 //!
 //! `POST /webhooks/{source}` is checked in this order, and the first fault is the answer ([`problem::Problem`]):
 //!
-//! 1. 404 no such source; 403 the source isn't for its address; 503 a proxy's client has its share of the requests in work;
-//!    400 without exactly one `Host` (HTTP/1.1); 501 a transfer encoding other than `chunked`; 405 not a POST; 415 without
-//!    exactly one content type that the provider sends, or encoded; 413 longer than `max_body` by its own
-//!    account; 401 without a well-formed signature, which needs no body to see;
-//! 2. 413 or 503 as the body grows over `max_body` or the memory for all bodies; 408 if it comes too slowly;
+//! 1. 403 the source isn't for its address; 503 a proxy's client has its share of the requests in work; 400 without exactly
+//!    one `Host` (HTTP/1.1); 501 a transfer encoding other than `chunked`; 404 no such source; 405 not a POST; 415 encoded, or
+//!    without exactly one content type that the provider sends; 413 longer than `max_body` by its own account; 401 without a
+//!    well-formed signature, which needs no body to see;
+//! 2. 413 or 503 as the body grows over `max_body`, or over the memory for all bodies or its client's share of that; 408 if it
+//!    comes too slowly, or 503 if it does and somebody waits for its connection's place;
 //! 3. 503 too many requests in work, also before the body is read if that is known then;
 //! 4. 401 the signature is wrong; 400 verified, but not JSON or without a usable name;
 //! 5. 200 a ping; else it is published: 202, or 413 larger than the broker takes, or 503 not durable.
@@ -26,6 +27,7 @@ mod budget;
 mod client;
 mod connection;
 mod gather;
+mod incoming;
 mod lost;
 mod network;
 mod places;
@@ -38,7 +40,7 @@ mod signatures;
 mod stream;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use axum::Router;
@@ -55,12 +57,12 @@ use crate::delivery::{Checkpoint, Encodings, SourceName, Timestamp};
 use crate::provider::Verifier;
 use crate::shutdown::Tasks;
 use crate::telemetry::metrics as names;
+pub use activity::IDLE_BEFORE_ROOM;
 use admin::{Needed, Part};
 use balance::Balance;
 use budget::Budget;
 use lost::Lost;
 pub use network::{InvalidNetwork, Network, Networks};
-pub use places::IDLE_BEFORE_ROOM;
 use refusal::Refusals;
 pub use serve::{Limits, MAX_BUFFER, MAX_HEADER_BYTES, MAX_HEADERS, serve};
 use shares::Shares;
@@ -75,6 +77,10 @@ pub struct Settings {
     pub body_budget: usize,
     /// The part of the budget that is kept for bodies of at most [`SMALL_BODY`].
     pub small_reserve: usize,
+    /// How many bytes of the budget the incomplete bodies of one client may take.
+    pub body_bytes_per_client: usize,
+    /// How many more of the part for small ones its small bodies may.
+    pub small_bytes_per_client: usize,
     /// How many requests may be in work at once. One is from when its body is complete.
     pub max_in_flight: usize,
     /// How many requests one client of a trusted proxy may have there at once.
@@ -146,6 +152,10 @@ struct Edge {
     slots: Semaphore,
     /// What clients of trusted proxies have in work.
     clients: Shares,
+    /// Whether a trusted proxy that names no client has been logged.
+    unnamed: Once,
+    /// Peers that have many clients, and so no share of their own.
+    unshared: Networks,
     in_flight: Gauge,
     seconds: Histogram,
 }
@@ -181,9 +191,11 @@ impl Ingress {
             nowhere: Refusals::new("-"),
             lost: Lost::default(),
             broker,
-            budget: Budget::new(settings.body_budget, settings.small_reserve),
+            budget: Budget::new(&settings),
             slots: Semaphore::new(settings.max_in_flight),
             clients: Shares::new(settings.max_per_client),
+            unnamed: Once::new(),
+            unshared: Networks::this_machine().and(&settings.trusted_proxies),
             in_flight: metrics::gauge!(names::IN_FLIGHT),
             seconds: metrics::histogram!(names::INGRESS_SECONDS),
             settings,
@@ -211,7 +223,7 @@ impl Ingress {
         self.edge.endpoints.iter().map(part).collect()
     }
 
-    /// The routes. Every path ends in [`receive`]: whether the source exists comes before everything else.
+    /// The routes. Every path ends in [`receive`], which answers all of them alike.
     pub fn router(&self) -> Router {
         Router::new()
             .route("/webhooks/{source}", any(receive::receive))
@@ -229,7 +241,7 @@ impl Ingress {
             keep_alive: settings.keep_alive,
             max_connections: settings.max_connections,
             max_per_peer: settings.max_per_peer,
-            unshared: Networks::this_machine().and(&settings.trusted_proxies),
+            unshared: self.edge.unshared.clone(),
             max_age: settings.max_connection_age,
             max_requests: settings.max_connection_requests,
             grace: settings.shutdown_grace,

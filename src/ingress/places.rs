@@ -1,8 +1,8 @@
 //! The places of a listener: how many connections may be open in all, and from one peer.
 //!
 //! When all are taken, somebody who waits for a place gets that of a connection that does nothing. Whoever has been at its
-//! headers for a while goes first, then whoever has been idle longest. A connection with a request in work keeps its place
-//! until the answer, and ends with it.
+//! headers for a while, or at a body that hardly arrives, goes first, then whoever has been idle longest. A connection with a
+//! complete request keeps its place until the answer, and ends with it.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,13 +14,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::activity::{Activity, Phase};
+use super::activity::{Activity, IDLE_BEFORE_ROOM, Phase};
 use super::network::Networks;
 use super::shares::{Shares, holder};
-
-/// How long a connection has done nothing before it has to make room. A client that has just been answered, or that has
-/// just connected, is about to send a request.
-pub const IDLE_BEFORE_ROOM: Duration = Duration::from_millis(500);
 
 /// How often somebody who waits for a place looks for a connection that can make room.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -71,9 +67,14 @@ impl Places {
     /// A place for a connection from this peer, as soon as there is one. `end` ends the connection.
     pub(super) async fn take(self: &Arc<Self>, peer: IpAddr, end: CancellationToken) -> Result<Place, HasItsShare> {
         let shared = !self.unshared.contains(peer);
-        if shared && !self.shares.add(peer, self.shares.most()) {
-            // One of its own makes room; until it has ended, the peer has one more.
-            if !self.make_room(Some(holder(peer))) || !self.shares.add(peer, self.shares.most().saturating_add(1)) {
+        if shared && !self.shares.add(peer, 1, self.shares.most()) {
+            // Until one of its own has made room, the peer has one more. It is counted first: nobody is ended for a
+            // connection that is refused.
+            if !self.shares.add(peer, 1, self.shares.most().saturating_add(1)) {
+                return Err(HasItsShare);
+            }
+            if !self.make_room(Some(holder(peer))) {
+                self.shares.give_back(peer, 1);
                 return Err(HasItsShare);
             }
         }
@@ -103,7 +104,7 @@ impl Places {
     fn make_room(&self, of: Option<IpAddr>) -> bool {
         let chosen = self.open().least_busy(of, Instant::now());
         if let Some(activity) = &chosen {
-            activity.end().cancel();
+            activity.make_room();
         }
         chosen.is_some()
     }
@@ -125,14 +126,14 @@ impl Open {
     fn least_busy(&self, of: Option<IpAddr>, now: Instant) -> Option<Arc<Activity>> {
         let candidates = self.connections.values().filter_map(|activity| {
             let (phase, since) = activity.phase();
-            let idle = match phase {
-                Phase::New | Phase::Headers => false,
-                Phase::Idle => true,
-                Phase::Request | Phase::Answer => return None,
+            let waited = now.saturating_duration_since(since) >= IDLE_BEFORE_ROOM;
+            let can = match phase {
+                Phase::New | Phase::Headers | Phase::Idle => waited,
+                Phase::Body => activity.body_is_slow(since, now),
+                Phase::Request | Phase::Answer => false,
             };
-            let disturbs = now.saturating_duration_since(since) < IDLE_BEFORE_ROOM;
             let other = of.is_some_and(|peer| peer != holder(activity.peer));
-            (!disturbs && !other && !activity.end().is_cancelled()).then_some((idle, since, activity))
+            (can && !other && !activity.end().is_cancelled()).then_some((phase == Phase::Idle, since, activity))
         });
         candidates.min_by_key(|(idle, since, _)| (*idle, *since)).map(|(_, _, activity)| Arc::clone(activity))
     }
@@ -175,7 +176,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.places.open().connections.remove(&self.number);
         if self.shared {
-            self.places.shares.give_back(self.activity.peer);
+            self.places.shares.give_back(self.activity.peer, 1);
         }
     }
 }
@@ -237,6 +238,43 @@ mod tests {
         assert!(!is_ended(&held[0]) && is_ended(&held[1]) && !is_ended(&other));
         in_request(&third);
         assert_eq!(at_once(&places, ATTACKER).unwrap().unwrap_err(), HasItsShare, "one more at most");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn newcomers_that_are_refused_end_nobody() {
+        let places = Places::new(8, 4, Networks::default());
+        let held = [(); 4].map(|()| now(&places, ATTACKER));
+        held.iter().for_each(idle);
+        tokio::time::advance(IDLE_BEFORE_ROOM).await;
+        let newcomers: Vec<_> = (0..4).map(|_| at_once(&places, ATTACKER).unwrap()).collect();
+        let admitted = newcomers.iter().filter(|place| place.is_ok()).count();
+        assert_eq!((admitted, held.iter().filter(|place| is_ended(place)).count()), (1, 1));
+        drop(newcomers);
+        held.iter().for_each(in_request);
+        assert_eq!(at_once(&places, ATTACKER).unwrap().unwrap_err(), HasItsShare, "nobody can make room");
+        drop(held);
+        let _all = [(); 4].map(|()| now(&places, ATTACKER));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_hardly_arrives_makes_room_and_one_that_does_keeps_its_place() {
+        let places = Places::new(3, 3, Networks::default());
+        let (idles, sends, stalls) = (now(&places, HONEST), now(&places, HONEST), now(&places, ATTACKER));
+        idle(&idles);
+        for body in [&sends, &stalls] {
+            in_request(body);
+            body.activity().awaits_body();
+            body.activity().body_received(2);
+        }
+        tokio::time::advance(IDLE_BEFORE_ROOM).await;
+        sends.activity().body_received(16 * 1024);
+        let mut ended = Vec::new();
+        for _ in 0..3 {
+            assert!(at_once(&places, ATTACKER).is_none());
+            ended.push([&stalls, &idles, &sends].map(is_ended));
+        }
+        assert_eq!(ended, [[true, false, false], [true, true, false], [true, true, false]]);
+        assert!(stalls.activity().makes_room());
     }
 
     #[tokio::test(start_paused = true)]

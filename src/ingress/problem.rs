@@ -33,19 +33,19 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// Every problem, in the order in which they are looked for.
+    /// Every problem, in the order in which they are first looked for: some are at several points.
     pub const ALL: [Self; 11] = [
-        Self::NotFound,
         Self::Forbidden,
+        Self::Busy,
+        Self::Malformed,
         Self::TransferEncoding,
+        Self::NotFound,
         Self::Method,
         Self::MediaType,
         Self::TooLarge,
-        Self::TooSlow,
         Self::Unverified,
-        Self::Malformed,
+        Self::TooSlow,
         Self::Unavailable,
-        Self::Busy,
     ];
 
     /// The HTTP status.

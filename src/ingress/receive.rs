@@ -29,7 +29,7 @@ pub(super) async fn receive(State(edge): State<Arc<Edge>>, request: Request) -> 
         let (parts, mut body) = request.into_parts();
         let refused = framing(&parts).err().unwrap_or_else(|| edge.lost(parts.uri.path()));
         edge.nowhere.record(&refused, &said, Timestamp::now());
-        body::linger(&parts.headers, &mut body, SMALL_BODY).await;
+        body::linger(&parts, &mut body, SMALL_BODY, body::LINGER).await;
         return refused.problem.into_response();
     };
     let answer = edge.answer(endpoint, request, started).await;
@@ -62,6 +62,7 @@ impl Edge {
         let verifier = endpoint.source.verifier.as_ref();
         let peer = parts.extensions.get().copied().unwrap_or(Peer::NONE);
         let client = Client::of(peer, &parts.headers, &self.settings.trusted_proxies);
+        self.mind_unnamed(client);
         // It is held until the answer, whatever that is.
         let share = client.counted_as().map(|address| self.clients.take(address));
         let has_its_share = matches!(share, Some(None));
@@ -69,22 +70,25 @@ impl Edge {
             .inspect_err(|_forbidden| endpoint.count_refused(&parts.headers, Cause::of_forbidden));
         let admitted = allowed.and_then(|()| {
             if has_its_share {
-                return Err(Refused::new(Problem::Busy, "its client has its share of the requests in work"));
+                let why = format!("the client ({client}) has its share of the requests in work (ingress.peer_share)");
+                return Err(Refused::new(Problem::Busy, why));
             }
             self.admit(&parts, &body, endpoint)
         });
         if let Err(refused) = admitted {
-            if !has_its_share {
-                body::linger(&parts.headers, &mut body, self.patience_for(&refused)).await;
+            // Of somebody whom the source isn't for nothing is read.
+            if refused.problem != Problem::Forbidden {
+                let time = if has_its_share { body::BRIEF_LINGER } else { body::LINGER };
+                body::linger(&parts, &mut body, self.patience_for(&refused), time).await;
             }
             return Err(refused);
         }
-        let (body, mut held) = match body::read(&mut body, &self.settings, &self.budget, started).await {
+        let (body, mut held) = match body::read(&mut body, self, client, started).await {
             Ok(read) => read,
             Err(refused) => {
                 // The rest of a body that is too long or too slow is nothing to wait for.
                 if refused.problem == Problem::Busy {
-                    body::linger(&parts.headers, &mut body, self.patience_for(&refused)).await;
+                    body::linger(&parts, &mut body, self.patience_for(&refused), body::LINGER).await;
                 }
                 return Err(refused);
             }
@@ -113,6 +117,22 @@ impl Edge {
         let delivery =
             verified.into_delivery(endpoint.source.name.clone(), endpoint.source.provider, named, received_at);
         self.publish(endpoint, delivery, started).await
+    }
+
+    /// Says once that a proxy names nobody. What this machine sends itself needn't have a client.
+    fn mind_unnamed(&self, client: Client) {
+        if let Client::Direct(proxy) = client
+            && self.settings.trusted_proxies.contains(proxy)
+            && !proxy.is_loopback()
+        {
+            self.unnamed.call_once(|| {
+                tracing::warn!(
+                    %proxy,
+                    "a trusted proxy names no client in Forwarded or X-Forwarded-For, so its clients can't be told apart; \
+                     configure it to set one of these headers"
+                );
+            });
+        }
     }
 
     /// How much of a refused body is read away. Whoever is only to come again later is told so, however much there is.

@@ -5,15 +5,17 @@
 //! no bounds for connections. Who gets a place is decided in [`places`](super::places), when a connection ends in
 //! [`connection`].
 
-use std::io::Write as _;
-use std::net::IpAddr;
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, Shutdown};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Counted;
@@ -38,6 +40,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long connections that were cut off have to notice.
 const CUT: Duration = Duration::from_secs(1);
+
+/// How long a refused peer is read from, so that it gets its answer: it is about to send its request, and a socket that
+/// has unread bytes, or gets some, when it is closed resets the connection.
+const REFUSED_LINGER: Duration = Duration::from_millis(200);
+
+/// How many bytes of it are read at most.
+const REFUSED_BYTES: u64 = 256 * 1024;
+
+/// How many refused peers are read from at once. Others are closed when they have their answer.
+const REFUSED_AT_ONCE: usize = 64;
 
 /// How long peers that have their share are only counted after one was logged.
 const QUIET: Duration = Duration::from_secs(10);
@@ -103,6 +115,7 @@ async fn accept_all(listener: &TcpListener, listening: &Arc<Listening>, connecti
     let open = metrics::gauge!(CONNECTIONS, "listener" => name);
     let cut = move |reason| metrics::counter!(CONNECTIONS_CUT, "listener" => name, "reason" => reason).increment(1);
     let mut refusals = Refusals { quiet_until: Instant::now(), unlogged: 0 };
+    let lingering = Arc::new(Semaphore::new(REFUSED_AT_ONCE));
     loop {
         let (stream, peer) = next(listener).await;
         let place = match listening.places.take(peer, listening.end.child_token()).await {
@@ -110,7 +123,16 @@ async fn accept_all(listener: &TcpListener, listening: &Arc<Listening>, connecti
             Err(HasItsShare) => {
                 cut("peer-share");
                 refusals.log(name, peer, listening.places.most_per_peer());
-                refuse(stream);
+                match (refuse(stream), Arc::clone(&lingering).try_acquire_owned()) {
+                    (Ok(stream), Ok(permit)) => {
+                        connections.short_lived("refused connection", async move {
+                            let _permit = permit;
+                            read_away(stream).await;
+                        });
+                    }
+                    (Ok(_), Err(_)) => {}
+                    (Err(error), _) => tracing::debug!(%error, "can't answer a peer that has its share"),
+                }
                 continue;
             }
         };
@@ -142,12 +164,23 @@ async fn next(listener: &TcpListener) -> (TcpStream, IpAddr) {
     }
 }
 
-/// Tells a peer that has its share to come again later, as far as it takes that at once: nobody waits for it.
-fn refuse(stream: TcpStream) {
-    let answer = Problem::Busy.as_http();
-    if let Err(error) = stream.into_std().and_then(|mut stream| stream.write_all(answer.as_bytes())) {
-        tracing::debug!(%error, "can't tell a peer that it has its share of the connections");
+/// Tells a peer that has its share to come again later, as far as it takes that at once, and reads what is there of its
+/// request: nobody waits for it.
+fn refuse(stream: TcpStream) -> io::Result<TcpStream> {
+    let mut stream = stream.into_std()?;
+    stream.write_all(Problem::Busy.as_http().as_bytes())?;
+    stream.shutdown(Shutdown::Write)?;
+    match io::copy(&mut (&stream).take(REFUSED_BYTES), &mut io::sink()) {
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        _ => TcpStream::from_std(stream),
     }
+}
+
+/// Reads what a refused peer still sends, for a moment.
+async fn read_away(stream: TcpStream) {
+    let mut rest = stream.take(REFUSED_BYTES);
+    // It is over when the peer closes it, as it does once it has its answer.
+    let _over = timeout(REFUSED_LINGER, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
 }
 
 /// Logs peers that have their share, once in a while.
@@ -170,5 +203,48 @@ impl Refusals {
             "a peer has its share of the connections, and more are refused; if it is a proxy, name it in \
              ingress.trusted_proxies"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    /// A request that is there already, and one that is still on its way when the answer is sent.
+    #[tokio::test]
+    async fn a_refused_peer_that_sends_its_request_gets_its_answer_and_no_reset() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let request = [b'x'; 4096];
+        for late in [false, true] {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            if !late {
+                client.write_all(&request).await.unwrap();
+                stream.readable().await.unwrap();
+            }
+            let stream = refuse(stream).unwrap();
+            if late {
+                client.write_all(&request).await.unwrap();
+            }
+            let asks = async move {
+                if !late {
+                    // It is closed before the client looks.
+                    tokio::task::yield_now().await;
+                }
+                let mut answer = String::new();
+                client.read_to_string(&mut answer).await.map(|_| answer)
+            };
+            let reads_away = async {
+                if late {
+                    read_away(stream).await;
+                } else {
+                    drop(stream);
+                }
+            };
+            let answer = tokio::join!(asks, reads_away).0.expect("an answer and an end, and no reset");
+            assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with('}'), "{answer}");
+        }
     }
 }

@@ -26,26 +26,28 @@ impl Shares {
 
     /// Counts one more for the address, unless it has its share.
     pub(super) fn take(&self, address: IpAddr) -> Option<Share<'_>> {
-        let taken = self.add(address, self.most);
+        let taken = self.add(address, 1, self.most);
         taken.then_some(Share { shares: self, address })
     }
 
-    /// Counts one more for the address, unless it has that many. It must be [given back](Self::give_back).
-    pub(super) fn add(&self, address: IpAddr, most: usize) -> bool {
+    /// Counts so many more for the address, unless it had more than `most` then. They must be
+    /// [given back](Self::give_back).
+    pub(super) fn add(&self, address: IpAddr, more: usize, most: usize) -> bool {
         let mut counts = self.counts();
-        let count = counts.entry(holder(address)).or_insert(0);
-        let fits = *count < most;
-        if fits {
-            *count += 1;
+        let holder = holder(address);
+        let has = counts.get(&holder).copied().unwrap_or(0);
+        let will_have = has.checked_add(more).filter(|count| *count <= most);
+        if let Some(count) = will_have {
+            counts.insert(holder, count);
         }
-        fits
+        will_have.is_some()
     }
 
-    pub(super) fn give_back(&self, address: IpAddr) {
+    pub(super) fn give_back(&self, address: IpAddr, less: usize) {
         let mut counts = self.counts();
         let holder = holder(address);
         if let Some(count) = counts.get_mut(&holder) {
-            *count -= 1;
+            *count = count.saturating_sub(less);
             if *count == 0 {
                 counts.remove(&holder);
             }
@@ -67,7 +69,7 @@ pub(super) struct Share<'a> {
 
 impl Drop for Share<'_> {
     fn drop(&mut self) {
-        self.shares.give_back(self.address);
+        self.shares.give_back(self.address, 1);
     }
 }
 
@@ -100,6 +102,7 @@ mod tests {
         drop(first);
         assert!(shares.take(ip("192.0.2.1")).is_some());
         drop(_second);
+        assert!(!shares.add(ip("192.0.2.3"), 3, 2));
         assert!(shares.counts().is_empty(), "who has none isn't kept");
     }
 

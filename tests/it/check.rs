@@ -109,6 +109,24 @@ async fn clients_that_cannot_be_told_apart_behind_a_proxy_are_warned_of() {
     ] {
         assert!(ended.output.contains(line), "{line} in {}", ended.output);
     }
+    site.set("ingress", "listen", "127.0.0.1:8080");
+    let local = checked(&site, &[], &SECRETS).await.output;
+    for line in [
+        "warning  source acme-github: has allow_from, but ingress.trusted_proxies is missing: only a proxy on this machine ",
+        "warning  ingress: ingress.trusted_proxies is missing: only a proxy on this machine ",
+        "set ingress.trusted_proxies = [\"127.0.0.1\", \"::1\"]",
+    ] {
+        assert!(local.contains(line), "{line} in {local}");
+    }
+    // It needn't be said how providers reach it.
+    site.set("ingress", "public_url", "http://hooks.acme.example");
+    let unencrypted = checked(&site, &[], &SECRETS).await.output;
+    assert!(
+        unencrypted.contains("source acme-github: has allow_from, but ingress.trusted_proxies is missing"),
+        "{unencrypted}"
+    );
+    assert!(!unencrypted.contains("warning  ingress: "), "{unencrypted}");
+    site.set("ingress", "public_url", "https://hooks.acme.example");
     site.set("ingress", "trusted_proxies", toml::Value::Array(vec!["10.0.0.0/8".into()]));
     let ended = checked(&site, &[], &SECRETS).await;
     assert!(!ended.output.contains("trusted_proxies"), "{}", ended.output);

@@ -155,11 +155,17 @@ fn every_limit_is_listed_with_its_default_and_its_metric() {
         ("connections", Of("ingress.max_connections"), waits("webhooks")),
         ("part of the connections for one peer", Of("ingress.peer_share"), cut("503 with `Retry-After`", "peer-share")),
         ("part of the requests in work for one client of a proxy", Of("ingress.peer_share"), refused(Problem::Busy)),
+        ("part of the memory for incomplete bodies of one client", Of("ingress.peer_share"), refused(Problem::Busy)),
         ("time that an idle connection is kept", Of("ingress.keep_alive"), closed("webhooks")),
         (
             "time that it is kept while others wait for a place",
             Always(format!("{IDLE_BEFORE_ROOM:?}")),
             cut("is closed", "made-room"),
+        ),
+        (
+            "time that a body may stall while others wait for a place",
+            Always(format!("{IDLE_BEFORE_ROOM:?}")),
+            refused(Problem::Busy),
         ),
         ("age of a connection", Of("ingress.max_connection_age"), last("webhooks")),
         ("requests over one connection", Of("ingress.max_connection_requests"), last("webhooks")),

@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
+use super::refusals::capture;
 use super::socket::{Server, answer, good, head, is_last_answer, last, rest};
 use super::*;
 
@@ -109,6 +110,37 @@ async fn idle_and_silent_connections_make_room_and_busy_ones_are_answered_first(
 }
 
 #[tokio::test]
+async fn bodies_that_hardly_come_make_room_with_an_answer_and_complete_ones_never_do() {
+    let server = Server::start(Settings { max_connections: 3, ..settings() }).await;
+    server.broker.is(Mood::Waits);
+    let mut works = server.connect().await;
+    works.write_all(good().as_bytes()).await.unwrap();
+    server.broker.one_has_begun().await;
+    let mut stalled = Vec::new();
+    for path in ["/webhooks/acme", "/webhooks/other"] {
+        let mut stream = server.connect().await;
+        let head = head(b"{}  ", "content-length: 4\r\n").replace("/webhooks/acme", path);
+        stream.write_all((head + "{}").as_bytes()).await.unwrap();
+        stalled.push(stream);
+    }
+    let mut newcomers = Vec::new();
+    for _ in 0..2 {
+        let mut stream = server.connect().await;
+        stream.write_all(good().as_bytes()).await.unwrap();
+        server.broker.one_has_begun().await;
+        newcomers.push(stream);
+    }
+    let told = rest(&mut stalled[0]).await;
+    assert!(told.starts_with("HTTP/1.1 503 ") && told.contains("retry-after: 2\r\n"), "{told}");
+    let told = rest(&mut stalled[1]).await;
+    assert!(told.starts_with("HTTP/1.1 404 "), "{told}");
+    server.broker.release.add_permits(3);
+    for stream in newcomers.iter_mut().chain([&mut works]) {
+        assert!(answer(stream).await.starts_with("HTTP/1.1 202"));
+    }
+}
+
+#[tokio::test]
 async fn bodies_that_never_come_hold_no_slot() {
     let server = Server::start(Settings { max_in_flight: 2, max_connections: 32, ..settings() }).await;
     let mut slow = Vec::new();
@@ -167,8 +199,34 @@ async fn a_source_takes_nothing_from_strangers_and_says_so_before_anything_else(
     }
 }
 
+/// Three large bodies of one address that stall after what is small, of which the budget would take two.
+#[tokio::test]
+async fn stalled_bodies_of_one_address_leave_room_for_large_ones_of_others() {
+    let large = 1024 * 1024;
+    let server = Server::start(Settings { body_bytes_per_client: large, ..settings() }).await;
+    let stall = async || {
+        let mut stream = soon(from(ATTACKER).connect(server.address)).await.unwrap();
+        let head = head(b"", &format!("content-length: {large}\r\n"));
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // It may be refused before all of it is sent.
+        let _sent = stream.write_all(&[b' '; SMALL_BODY + 1]).await;
+        rest(&mut stream).await
+    };
+    let mut stalled: stream::FuturesUnordered<_> = (0..3).map(|_| stall()).collect();
+    for _ in 0..2 {
+        let refused = stalled.next().await.unwrap();
+        assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    }
+    let body = format!("\"{}\"", "x".repeat(large - 2));
+    let request = head(body.as_bytes(), &format!("content-length: {large}\r\n")) + &body;
+    let mut honest = soon(from(HONEST).connect(server.address)).await.unwrap();
+    honest.write_all(request.as_bytes()).await.unwrap();
+    assert!(answer(&mut honest).await.starts_with("HTTP/1.1 202"));
+}
+
 #[tokio::test]
 async fn one_client_of_a_proxy_has_its_share_of_the_requests() {
+    let (captured, _guard) = capture(tracing::Level::WARN);
     let trusted_proxies = networks(&["127.0.0.4/32"]);
     let settings = Settings { max_per_client: 2, max_per_peer: 2, trusted_proxies, ..settings() };
     let server = Server::start(settings).await;
@@ -186,10 +244,42 @@ async fn one_client_of_a_proxy_has_its_share_of_the_requests() {
     }
     let refused = rest(&mut sent("203.0.113.1").await).await;
     assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("retry-after: 2\r\n"), "{refused}");
+    let log = captured.text();
+    assert!(
+        log.contains("the client (203.0.113.1) has its share of the requests in work (ingress.peer_share)"),
+        "{log}"
+    );
     server.broker.release.add_permits(4);
     for mut stream in held {
         assert!(answer(&mut stream).await.starts_with("HTTP/1.1 202"));
     }
     server.broker.is(Mood::Takes);
     assert!(answer(&mut sent("203.0.113.1").await).await.starts_with("HTTP/1.1 202"), "it has given back");
+}
+
+#[tokio::test]
+async fn a_proxy_that_names_nobody_is_logged_once() {
+    let (captured, _guard) = capture(tracing::Level::WARN);
+    let trusted_proxies = networks(&["10.0.0.0/8", "127.0.0.1/32"]);
+    let (ingress, _broker) = ingress_with(Settings { trusted_proxies, ..settings() });
+    let sent = async |peer: &str, headers: &[(&'static str, &'static str)]| {
+        let mut request = request("{}");
+        request.extensions_mut().insert(client::Peer(peer.parse().unwrap()));
+        request.headers_mut().extend(
+            headers
+                .iter()
+                .map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))),
+        );
+        assert_eq!(send(&ingress, request).await.status(), 202);
+    };
+    sent("127.0.0.1", &[]).await;
+    sent("192.0.2.1", &[]).await;
+    sent("10.0.0.1", &[("x-forwarded-for", "192.0.2.1")]).await;
+    assert_eq!(captured.text(), "");
+    for _ in 0..3 {
+        sent("10.0.0.1", &[]).await;
+    }
+    let log = captured.text();
+    assert_eq!(log.matches("a trusted proxy names no client").count(), 1, "{log}");
+    assert!(log.contains("proxy=10.0.0.1"), "{log}");
 }

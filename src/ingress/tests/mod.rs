@@ -158,11 +158,13 @@ impl Broker for FakeBroker {
     async fn close(&self) {}
 }
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings {
         max_body: 1024 * 1024,
         body_budget: 8 * 1024 * 1024,
         small_reserve: 1024 * 1024,
+        body_bytes_per_client: 8 * 1024 * 1024,
+        small_bytes_per_client: 1024 * 1024,
         max_in_flight: 16,
         max_per_client: 16,
         max_connections: 16,

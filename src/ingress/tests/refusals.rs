@@ -9,7 +9,7 @@ use super::*;
 use crate::telemetry::metrics::recorder;
 
 #[derive(Clone, Default)]
-struct Captured(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Captured(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Captured {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -31,7 +31,7 @@ impl MakeWriter<'_> for Captured {
 }
 
 impl Captured {
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 }
@@ -42,7 +42,7 @@ impl Captured {
 static SECOND: LazyLock<tracing::Dispatch> =
     LazyLock::new(|| tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::sink).finish()));
 
-fn capture(level: tracing::Level) -> (Captured, tracing::subscriber::DefaultGuard) {
+pub(super) fn capture(level: tracing::Level) -> (Captured, tracing::subscriber::DefaultGuard) {
     LazyLock::force(&SECOND);
     let captured = Captured::default();
     let subscriber =

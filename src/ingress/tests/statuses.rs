@@ -103,6 +103,49 @@ async fn of_several_faults_the_first_in_order_is_the_answer() {
     assert_eq!(status_of(request("not JSON")).await, refused(400, "malformed"));
 }
 
+/// What comes before the rest: whom the source isn't for, what HTTP demands, and whether there is such a source.
+#[tokio::test]
+async fn whose_address_is_wrong_is_told_before_what_the_request_is_about() {
+    let bad = |path: &str, peer: &str| {
+        let mut request = request("nope");
+        *request.method_mut() = Method::PUT;
+        *request.uri_mut() = path.parse().unwrap();
+        request.headers_mut().remove("host");
+        request.headers_mut().append("transfer-encoding", HeaderValue::from_static("gzip"));
+        request.extensions_mut().insert(client::Peer(peer.parse().unwrap()));
+        request
+    };
+    let with_host = |mut request: Request<Body>| {
+        request.headers_mut().insert("host", HeaderValue::from_static("hooks.test"));
+        request
+    };
+    let encoded = |mut request: Request<Body>| {
+        request.headers_mut().remove("transfer-encoding");
+        request
+    };
+    let allow_from = Some(["192.0.2.0/24"].iter().map(|network| network.parse::<Network>().unwrap()).collect());
+    let (ingress, _broker) = ingress_for(settings(), IngressSource { allow_from, ..source(Encodings::JsonOrForm) });
+    let verdict = async |request| verdict(send(&ingress, request).await).await;
+    let (acme, other) = ("/webhooks/acme", "/webhooks/other");
+    assert_eq!(verdict(bad(acme, "203.0.113.1")).await, refused(403, "forbidden"));
+    for path in [acme, other] {
+        assert_eq!(verdict(bad(path, "192.0.2.1")).await, refused(400, "malformed"), "{path}");
+        assert_eq!(verdict(with_host(bad(path, "192.0.2.1"))).await, refused(501, "transfer-encoding"), "{path}");
+    }
+    assert_eq!(verdict(encoded(with_host(bad(other, "192.0.2.1")))).await, refused(404, "not-found"));
+    assert_eq!(verdict(encoded(with_host(bad(acme, "192.0.2.1")))).await, refused(405, "method"));
+}
+
+/// Bytes of strangers aren't waited for.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_read_of_a_body_from_an_address_that_may_not_send() {
+    let allow_from = Some(["192.0.2.0/24"].iter().map(|network| network.parse::<Network>().unwrap()).collect());
+    let (ingress, _broker) = ingress_for(settings(), IngressSource { allow_from, ..source(Encodings::JsonOrForm) });
+    let body = stream::poll_fn(|_| -> std::task::Poll<Option<Result<Bytes, Infallible>>> { panic!("it is read") });
+    let request = request_with(Body::from_stream(body));
+    assert_eq!(verdict(send(&ingress, request).await).await, refused(403, "forbidden"));
+}
+
 #[tokio::test]
 async fn paths_that_are_no_source_are_404() {
     for path in [

@@ -66,21 +66,81 @@ async fn many_sockets_with_small_requests_keep_nobody_out() {
     assert_eq!(process.stop().await.code, Some(0));
 }
 
+/// How a request holds its connection without ever being complete.
+#[derive(Clone, Copy, Debug)]
+enum Incomplete {
+    /// A signature of the right form, and two bytes of the body.
+    Forged,
+    /// Refused already, and the body trickles.
+    Refused,
+}
+
+/// More addresses than there are places, each of them well within its share.
+#[rstest]
+#[case(Incomplete::Forged)]
+#[case(Incomplete::Refused)]
+#[tokio::test]
+async fn bodies_that_never_come_from_many_addresses_keep_nobody_out(#[case] incomplete: Incomplete) {
+    let mut site = Site::new(Carrier::Embedded, 1).await;
+    site.set("ingress", "max_connections", 16);
+    let (process, at) = site.serve().await;
+    let head = match incomplete {
+        Incomplete::Forged => site.github.large(99_999).forged().wire(&at.webhook).0,
+        Incomplete::Refused => {
+            "POST /webhooks/other HTTP/1.1\r\nhost: test\r\ncontent-length: 99999\r\n\r\n".to_owned()
+        }
+    };
+    let request = format!("{head}{{\"");
+    let sockets = (2..42).map(async |last| {
+        loop {
+            let mut stream = connect_from(last, &at.webhook).await;
+            if stream.write_all(request.as_bytes()).await.is_err() {
+                continue;
+            }
+            let mut answer = [0; 1024];
+            loop {
+                let tick = tokio::time::sleep(Duration::from_millis(100));
+                tokio::select! {
+                    read = stream.read(&mut answer) => if !matches!(read, Ok(n) if n > 0) { break },
+                    () = tick => if matches!(incomplete, Incomplete::Refused) && stream.write_all(b"x").await.is_err() { break },
+                }
+            }
+        }
+    });
+    let flood = futures_util::future::join_all(sockets);
+    let honest = async {
+        for _ in 0..4 {
+            let accepted = async { site.github.accepted(&at.webhook, &site.github.join(Account(1))).await };
+            timeout(Duration::from_secs(3), accepted).await.expect("an answer before most senders give up");
+        }
+    };
+    tokio::select! {
+        _ = flood => unreachable!("it never ends"),
+        () = honest => {}
+    }
+    assert_eq!(process.stop().await.code, Some(0));
+}
+
 #[tokio::test]
 async fn one_address_has_its_share_of_the_places_and_no_more() {
     let mut site = Site::new(Carrier::Embedded, 1).await;
     site.set("ingress", "max_connections", 8);
     site.set("ingress", "body_timeout", "1m");
-    site.set("ingress", "least_rate", "1B");
     let (process, at) = site.serve().await;
-    let (head, body) = site.github.large(1000).wire(&at.webhook);
-    let mut held = Vec::new();
+    let (head, body) = site.github.large(8 * 1024 * 1024).wire(&at.webhook);
+    let mut held = tokio::task::JoinSet::new();
     for _ in 0..2 {
-        // As many bytes as buy a minute. With a request in work it makes room for nobody.
         let mut stream = connect_from(2, &at.webhook).await;
         stream.write_all(head.as_bytes()).await.unwrap();
-        stream.write_all(&body[..60]).await.unwrap();
-        held.push(stream);
+        let body = body.clone();
+        // Bodies that keep coming make room for nobody.
+        held.spawn(async move {
+            let mut tick = tokio::time::interval(Duration::from_millis(50));
+            for piece in body.chunks(16 * 1024) {
+                tick.tick().await;
+                stream.write_all(piece).await.unwrap();
+            }
+        });
     }
     let open = "rollcall_connections{listener=\"webhooks\"} 2\n";
     until("they have their places", async || metrics(&site, &at).await.contains(open)).await;
