@@ -4,7 +4,8 @@ use futures_util::{StreamExt as _, stream};
 use rollcall::ledger::outcome::Outcome;
 use rstest::rstest;
 
-use crate::harness::github::{Account, Posted};
+use crate::harness::github::{Account, GitHub, Posted};
+use crate::harness::rabbitmq::Side;
 use crate::harness::site::{Carrier, Site, becomes, is_settled, outcome};
 use crate::harness::until;
 
@@ -16,9 +17,21 @@ const BASE: usize = 224 * MIB;
 /// How often the largest body exists while it is recorded.
 const COPIES: usize = 8;
 
+/// How many messages a worker takes at a time until one comes that is new.
+const INITIAL_PREFETCH: usize = 8;
+
 /// A site whose ingress has taken so many joins of so many bytes each, which RabbitMQ holds now.
 async fn site_with(database: Database, joins: i64, bytes: usize) -> (Site, Vec<Posted>) {
-    let mut site = Site::new(Carrier::RabbitMq, joins).await;
+    site_that_took(database, joins, |github, n| github.padded_join(Account(n), bytes)).await
+}
+
+/// A site whose ingress has taken so many deliveries, which RabbitMQ holds now.
+async fn site_that_took(
+    database: Database,
+    count: i64,
+    delivery: impl Fn(&GitHub, i64) -> Posted,
+) -> (Site, Vec<Posted>) {
+    let mut site = Site::new(Carrier::RabbitMq, count).await;
     if let Database::PostgreSql = database {
         site.in_postgresql().await;
     }
@@ -26,14 +39,14 @@ async fn site_with(database: Database, joins: i64, bytes: usize) -> (Site, Vec<P
     let mut ingress = site.start_ingress();
     let at = ingress.ready().await;
     until("the ingress is ready", async || site.ask(&at, "/ready").await.0 == 200).await;
-    let posted = stream::iter(1..=joins)
+    let posted = stream::iter(1..=count)
         .map(|n| {
-            let (site, at) = (&site, &at);
+            let (site, at, delivery) = (&site, &at, &delivery);
             async move {
-                let mut join = site.github.padded_join(Account(n), bytes);
-                site.github.accepted(&at.webhook, &join).await;
-                join.forget_body();
-                join
+                let mut posted = delivery(&site.github, n);
+                site.github.accepted(&at.webhook, &posted).await;
+                posted.forget_body();
+                posted
             }
         })
         .buffered(2)
@@ -103,6 +116,34 @@ async fn a_large_message_that_three_workers_died_on_is_parked_and_its_neighbours
     assert_eq!(parked, 1);
     until("nothing is begun and unfinished", async || site.schema().unwrap().begun().await == 0).await;
     assert_eq!(worker.stop().await.code, Some(0));
+}
+
+/// A worker that is killed because it was handed more than its memory holds is handed little when it starts again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_large_bodies_that_a_killed_worker_held_the_next_one_holds_a_few() {
+    const BYTES: usize = 8 * MIB;
+    const COUNT: i64 = 48;
+    let (site, posted) = site_that_took(Database::PostgreSql, COUNT, |github, _| github.large(BYTES)).await;
+    let (url, queue) = site.work_queue();
+    let side = Side::open(&url).await;
+    let hold = site.schema().unwrap().hold("deliveries").await;
+    let mut killed = site.start_worker();
+    killed.works().await;
+    until("it holds all of them", async || killed.peak_memory() > BYTES * posted.len()).await;
+    killed.kill().await;
+    until("they wait again", async || side.depth(&queue).await == u32::try_from(COUNT).unwrap()).await;
+    drop(hold);
+
+    let mut worker = site.start_worker();
+    worker.works().await;
+    let ledger = site.ledger().await;
+    for push in &posted {
+        becomes(&ledger, &push.id, Outcome::Ignored).await;
+    }
+    let peak = worker.peak_memory();
+    assert!(peak < BASE + MAX_BATCH + (COPIES + INITIAL_PREFETCH) * BYTES, "{} MiB were resident", peak / MIB);
+    assert_eq!(worker.stop().await.code, Some(0));
+    side.close().await;
 }
 
 /// A body for which there is no memory isn't unreadable: it is tried again alone, and in the end kept as it travelled.
