@@ -36,7 +36,7 @@ const PARKED_PREFETCH: u16 = 10;
 /// How many replays to take at a time: enough for a transaction that is worth it, few enough not to delay work.
 const REPLAY_PREFETCH: u16 = 64;
 /// How many messages of a lane to take at a time before one comes that is new.
-const INITIAL_PREFETCH: u16 = 8;
+pub const INITIAL_PREFETCH: u16 = 8;
 /// How long RabbitMQ may take to answer when a lane gets its full prefetch.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long an ack may take to reach the socket.

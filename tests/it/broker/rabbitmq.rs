@@ -238,6 +238,44 @@ async fn with_the_full_prefetch_messages_are_handed_out_in_the_order_of_their_ta
     broker.close().await;
 }
 
+/// The same for the second consumer, which begins while messages are taken.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_consumer_that_took_too_long_to_begin_keeps_no_messages() {
+    let names = Names::new(&url().await);
+    let (mut settings, real) = (settings(&names), names.url.parse::<url::Url>().unwrap());
+    let proxy = Proxy::to(real.socket_addrs(|| Some(5672)).unwrap()[0]).await;
+    let mut through = real;
+    through.set_ip_host(proxy.address.ip()).unwrap();
+    through.set_port(Some(proxy.address.port())).unwrap();
+    settings.url = through.to_string().into();
+    let broker = connect(settings);
+    until_well(&broker).await;
+    for n in 0..20 {
+        broker.publish(&delivery(&format!("d-{n}"), "{}")).await.unwrap();
+    }
+    let side = Side::open(&names.url).await;
+    let mut consumer = broker.consume(500).await;
+    until("all lanes are consumed", async || side.consumers(&names.parked()).await == 1).await;
+    // Class 60, method 20: basic.consume.
+    proxy.mute_after(&[0, 60, 0, 20]);
+    let consuming = Tasks::new().short_lived("test", async move {
+        let mut ids = BTreeSet::new();
+        while ids.len() < 20 {
+            let (_, delivery) = next_delivery(&mut consumer).await;
+            ids.insert(delivery.id.to_string());
+        }
+        consumer
+    });
+    until("the second consumer is half begun", async || side.consumers(&names.work()).await == 2).await;
+    assert!(proxy.is_mute());
+    until("the session was given up", async || broker.health().state == State::Down).await;
+    proxy.mend();
+    drop(soon("all of them", consuming).await.unwrap());
+    until("nobody holds any", async || side.depth(&names.work()).await == 20).await;
+    broker.close().await;
+    side.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_binding_that_was_lost_is_made_again_before_a_publish_succeeds() {
     let names = Names::new(&url().await);
