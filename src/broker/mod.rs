@@ -226,7 +226,7 @@ pub trait Broker: Send + Sync + std::fmt::Debug {
     }
 
     /// Starts consuming, with at most `prefetch` unacked messages of the work queue and a few of the queues of replays and
-    /// of what is parked. Work goes before replays.
+    /// of what is parked. Work goes before replays. Fewer may be out until one comes that isn't redelivered.
     async fn consume(&self, prefetch: u16) -> Box<dyn Consumer>;
 
     /// How it is doing.

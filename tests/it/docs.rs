@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rollcall::broker::embedded::MOST_HELD;
 use rollcall::broker::rabbitmq;
+use rollcall::broker::rabbitmq::INITIAL_PREFETCH;
 use rollcall::broker::rabbitmq::definitions::{Limits, definitions};
 use rollcall::config;
 use rollcall::demo::story::Story;
@@ -181,6 +182,7 @@ fn every_limit_is_listed_with_its_default_and_its_metric() {
             cut("503 with `Retry-After`", "peer-share"),
         ),
         ("messages that a worker holds", Of("broker.prefetch"), inside()),
+        ("messages that it holds until one comes that is new", Always(INITIAL_PREFETCH.to_string()), inside()),
         ("bytes of bodies that a worker decompresses at a time", Of("broker.max_batch"), inside()),
         ("bytes that the embedded queue holds in memory", Always(MOST_HELD.to_string()), inside()),
         (

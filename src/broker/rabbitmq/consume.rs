@@ -2,15 +2,21 @@
 //!
 //! A session is one such connection. Its tags mean nothing to the next one, so acks that come after it are counted and
 //! dropped; the broker hands those messages out again. How the connection comes back is in [`super::link`].
+//!
+//! RabbitMQ counts messages and no bytes, so the prefetch doesn't bound a worker's memory. A process that was killed over
+//! it must not be handed the same messages all at once: each lane begins with a small prefetch, and has the full one once
+//! a message comes that nobody was handed before. Those that may have killed a worker come before such a one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::try_join_all;
+use futures_util::future::{BoxFuture, OptionFuture, ready, try_join_all};
+use futures_util::stream::{BoxStream, SelectAll, once};
 use futures_util::{FutureExt, StreamExt};
+use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection};
@@ -29,8 +35,14 @@ use crate::shutdown::Tasks;
 const PARKED_PREFETCH: u16 = 10;
 /// How many replays to take at a time: enough for a transaction that is worth it, few enough not to delay work.
 const REPLAY_PREFETCH: u16 = 64;
+/// How many messages of a lane to take at a time before one comes that is new.
+pub const INITIAL_PREFETCH: u16 = 8;
+/// How long RabbitMQ may take to answer when a lane gets its full prefetch.
+const ANSWER: Duration = Duration::from_secs(10);
 /// How long an ack may take to reach the socket.
 const ACK: Duration = Duration::from_secs(5);
+
+const CONSUMER_ENDED: &str = "RabbitMQ ended the consumer, as it does when its queue is deleted";
 
 /// Sessions are counted over the whole process, so that no two consumers can mistake each other's tags.
 static SESSIONS: AtomicU64 = AtomicU64::new(1);
@@ -70,9 +82,20 @@ struct Current {
 struct Consuming {
     lane: Lane,
     channel: Channel,
-    stream: lapin::Consumer,
+    queue: ShortString,
+    /// What the consumers on the channel receive: there is one, and another once the prefetch is the full one.
+    received: SelectAll<BoxStream<'static, Result<Delivery, String>>>,
+    /// What one of them received while an earlier message was still in the other's stream, by its tag.
+    early: BTreeMap<u64, Delivery>,
+    /// The tag that was handed out last. A channel counts its messages from one on without gaps.
+    last: u64,
     unacked: BTreeSet<u64>,
+    /// The prefetch in force.
     prefetch: u16,
+    full_prefetch: u16,
+    /// The second consumer, while it begins. Kept here since whoever waits for a message may stop at any time: RabbitMQ
+    /// hands out messages to a consumer that nobody reads, too.
+    second: Option<BoxFuture<'static, Result<lapin::Consumer, String>>>,
 }
 
 /// A consuming connection.
@@ -120,6 +143,12 @@ impl Consumer for RabbitMqConsumer {
                 continue;
             };
             let session = current.session.clone();
+            for lane in [&mut current.work, &mut current.replays, &mut current.parked] {
+                // Whoever holds all that there may be and waits for more has survived them, and won't ack them.
+                if lane.unacked.len() >= lane.prefetch.into() {
+                    lane.widen();
+                }
+            }
             let _hungry = Hungry::begin(&session, &current.work);
             let message = tokio::select! {
                 biased;
@@ -170,12 +199,15 @@ impl Consumer for RabbitMqConsumer {
 }
 
 impl Consuming {
-    /// The next message. `None` if the session is over, which it is told.
+    /// The next message. `None` if the session is over, which it is told. May be dropped at any time.
     async fn next(&mut self, session: &Session) -> Option<Message> {
-        match self.stream.next().await {
-            Some(Ok(delivery)) => {
+        match self.next_delivery().await {
+            Ok(delivery) => {
                 session.received.fetch_add(1, Ordering::Relaxed);
                 self.unacked.insert(delivery.delivery_tag);
+                if !delivery.redelivered {
+                    self.widen();
+                }
                 Some(Message {
                     tag: AckTag { session: session.number, lane: self.lane, number: delivery.delivery_tag },
                     lane: self.lane,
@@ -183,14 +215,47 @@ impl Consuming {
                     payload: payload(&delivery.properties, delivery.data),
                 })
             }
-            Some(Err(error)) => {
-                session.ending.because(topology::explain(&error));
+            Err(reason) => {
+                session.ending.because(reason);
                 None
             }
-            None => {
-                session.ending.because("RabbitMQ ended the consumer, as it does when its queue is deleted");
-                None
+        }
+    }
+
+    /// The next one by its tag, whichever consumer receives it. An ack with `multiple` relies on that order: it covers
+    /// all messages before it, so none of them may still be on its way.
+    async fn next_delivery(&mut self) -> Result<Delivery, String> {
+        loop {
+            if let Some(delivery) = self.early.remove(&(self.last + 1)) {
+                self.last += 1;
+                return Ok(delivery);
             }
+            tokio::select! {
+                Some(second) = OptionFuture::from(self.second.as_mut()) => {
+                    self.second = None;
+                    self.received.push(deliveries(second?));
+                    self.prefetch = self.full_prefetch;
+                }
+                Some(delivery) = self.received.next() => {
+                    let delivery = delivery?;
+                    self.early.insert(delivery.delivery_tag, delivery);
+                }
+                else => return Err(CONSUMER_ENDED.to_owned()),
+            }
+        }
+    }
+
+    /// Takes the full prefetch from now on, if that isn't so yet. A prefetch is that of the consumers that begin after it
+    /// was set, and quorum queues know none of a whole channel: so a second consumer takes the rest.
+    fn widen(&mut self) {
+        let rest = self.full_prefetch - self.prefetch;
+        if rest > 0 && self.second.is_none() {
+            let (channel, queue) = (self.channel.clone(), self.queue.clone());
+            let second = async move {
+                answered(channel.basic_qos(rest, BasicQosOptions::default())).await?;
+                answered(consume(&channel, queue)).await
+            };
+            self.second = Some(second.boxed());
         }
     }
 
@@ -261,11 +326,42 @@ async fn consuming(
     connection: &Connection,
     lane: Lane,
     queue: &ShortString,
-    prefetch: u16,
+    full_prefetch: u16,
 ) -> Result<Consuming, lapin::Error> {
     let channel = connection.create_channel().await?;
+    let prefetch = INITIAL_PREFETCH.min(full_prefetch);
     channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-    let stream =
-        channel.basic_consume(queue.clone(), "".into(), BasicConsumeOptions::default(), FieldTable::default()).await?;
-    Ok(Consuming { lane, channel, stream, unacked: BTreeSet::new(), prefetch })
+    let first = consume(&channel, queue.clone()).await?;
+    Ok(Consuming {
+        lane,
+        channel,
+        queue: queue.clone(),
+        received: SelectAll::from_iter([deliveries(first)]),
+        early: BTreeMap::new(),
+        last: 0,
+        unacked: BTreeSet::new(),
+        prefetch,
+        full_prefetch,
+        second: None,
+    })
+}
+
+async fn consume(channel: &Channel, queue: ShortString) -> Result<lapin::Consumer, lapin::Error> {
+    channel.basic_consume(queue, "".into(), BasicConsumeOptions::default(), FieldTable::default()).await
+}
+
+/// What a consumer receives. Its end is an error, so that it is noticed while the other one goes on.
+fn deliveries(consumer: lapin::Consumer) -> BoxStream<'static, Result<Delivery, String>> {
+    consumer
+        .map(|delivery| delivery.map_err(|error| topology::explain(&error)))
+        .chain(once(ready(Err(CONSUMER_ENDED.to_owned()))))
+        .boxed()
+}
+
+/// Waits for RabbitMQ's answer. Each has its own time, since nobody may be waiting when it comes.
+async fn answered<T>(asked: impl Future<Output = Result<T, lapin::Error>>) -> Result<T, String> {
+    match timeout(ANSWER, asked).await {
+        Ok(answer) => answer.map_err(|error| topology::explain(&error)),
+        Err(_) => Err(format!("RabbitMQ didn't begin to hand out more within {} seconds", ANSWER.as_secs())),
+    }
 }

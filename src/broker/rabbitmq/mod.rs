@@ -30,6 +30,7 @@ use lapin::{Connection, ConnectionProperties};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use self::consume::INITIAL_PREFETCH;
 use self::consume::RabbitMqConsumer;
 use self::link::Watch;
 use self::publish::Publisher;

@@ -126,6 +126,156 @@ async fn a_consumer_that_took_too_long_to_begin_keeps_no_messages() {
     side.close().await;
 }
 
+/// What a killed worker held must not kill the next one by coming all at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_redelivered_comes_a_few_at_a_time_until_a_message_is_new() {
+    let names = Names::new(&url().await);
+    let broker = connect(settings(&names));
+    until_well(&broker).await;
+    let side = Side::open(&names.url).await;
+    let waiting = async |count| until("so many wait", || async { side.depth(&names.work()).await == count }).await;
+    let publish = async |ids: std::ops::Range<u32>| {
+        for n in ids {
+            broker.publish(&delivery(&format!("d-{n:02}"), "{}")).await.unwrap();
+        }
+    };
+    publish(0..30).await;
+    let mut killed = broker.consume(20).await;
+    for _ in 0..20 {
+        assert!(!next(&mut killed).await.redelivered);
+    }
+    waiting(10).await;
+    drop(killed);
+    waiting(30).await;
+
+    let mut consumer = broker.consume(20).await;
+    let (mut ids, mut unacked) = (BTreeSet::new(), Vec::new());
+    for rest in [22, 14] {
+        for _ in 0..8 {
+            let (message, delivery) = next_delivery(&mut consumer).await;
+            assert!(message.redelivered);
+            unacked.push(message.tag);
+            ids.insert(delivery.id.to_string());
+        }
+        waiting(rest).await;
+        assert!(consumer.try_next().is_none());
+        assert_eq!(side.depth(&names.work()).await, rest);
+        assert_eq!(consumer.ack(&std::mem::take(&mut unacked)).await, 0);
+    }
+    publish(30..60).await;
+    while unacked.len() < 20 {
+        let (message, delivery) = next_delivery(&mut consumer).await;
+        assert_eq!(message.redelivered, ids.len() < 20, "{delivery:?}");
+        unacked.push(message.tag);
+        ids.insert(delivery.id.to_string());
+    }
+    waiting(24).await;
+    assert!(consumer.try_next().is_none());
+    assert_eq!(consumer.ack(&unacked).await, 0);
+    ids.extend(drain(&mut consumer, 24).await);
+    assert_eq!(ids.len(), 60);
+    broker.close().await;
+    side.close().await;
+}
+
+/// Messages that can't be recorded in any way keep their place, and others must get past them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redelivered_messages_that_stay_unacked_do_not_stop_the_others() {
+    let names = Names::new(&url().await);
+    let broker = connect(settings(&names));
+    until_well(&broker).await;
+    let side = Side::open(&names.url).await;
+    for n in 0..20 {
+        broker.publish(&delivery(&format!("d-{n:02}"), "{}")).await.unwrap();
+    }
+    let mut killed = broker.consume(20).await;
+    for _ in 0..20 {
+        next(&mut killed).await;
+    }
+    drop(killed);
+    let mut consumer = broker.consume(20).await;
+    for _ in 0..20 {
+        assert!(next(&mut consumer).await.redelivered);
+    }
+    broker.close().await;
+    side.close().await;
+}
+
+/// Two consumers share a channel then. An ack that covers all before it mustn't cover what hasn't been handed out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_the_full_prefetch_messages_are_handed_out_in_the_order_of_their_tags() {
+    let names = Names::new(&url().await);
+    let broker = Arc::new(connect(settings(&names)));
+    until_well(&broker).await;
+    let count: usize = 3000;
+    let publishing = Tasks::new().short_lived("test", {
+        let broker = broker.clone();
+        async move {
+            let deliveries: Vec<_> = (0..count).map(|n| delivery(&format!("d-{n:04}"), "{}")).collect();
+            for round in deliveries.chunks(100) {
+                for published in join_all(round.iter().map(|delivery| broker.publish(delivery))).await {
+                    published.unwrap();
+                }
+            }
+        }
+    });
+    let mut consumer = broker.consume(50).await;
+    let mut tags = Vec::new();
+    let mut ids = BTreeSet::new();
+    for number in 1..=count {
+        let (message, delivery) = next_delivery(&mut consumer).await;
+        assert_eq!(message.tag.number, u64::try_from(number).unwrap());
+        assert!(!message.redelivered);
+        ids.insert(delivery.id.to_string());
+        tags.push(message.tag);
+        if number % 3 == 0 {
+            assert_eq!(consumer.ack(&std::mem::take(&mut tags)).await, 0);
+        }
+    }
+    assert_eq!(ids.len(), count);
+    soon("the publisher", publishing).await.unwrap();
+    assert_eq!(broker.health().state, State::Ok);
+    broker.close().await;
+}
+
+/// The same for the second consumer, which begins while messages are taken.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_consumer_that_took_too_long_to_begin_keeps_no_messages() {
+    let names = Names::new(&url().await);
+    let (mut settings, real) = (settings(&names), names.url.parse::<url::Url>().unwrap());
+    let proxy = Proxy::to(real.socket_addrs(|| Some(5672)).unwrap()[0]).await;
+    let mut through = real;
+    through.set_ip_host(proxy.address.ip()).unwrap();
+    through.set_port(Some(proxy.address.port())).unwrap();
+    settings.url = through.to_string().into();
+    let broker = connect(settings);
+    until_well(&broker).await;
+    for n in 0..20 {
+        broker.publish(&delivery(&format!("d-{n}"), "{}")).await.unwrap();
+    }
+    let side = Side::open(&names.url).await;
+    let mut consumer = broker.consume(500).await;
+    until("all lanes are consumed", async || side.consumers(&names.parked()).await == 1).await;
+    // Class 60, method 20: basic.consume.
+    proxy.mute_after(&[0, 60, 0, 20]);
+    let consuming = Tasks::new().short_lived("test", async move {
+        let mut ids = BTreeSet::new();
+        while ids.len() < 20 {
+            let (_, delivery) = next_delivery(&mut consumer).await;
+            ids.insert(delivery.id.to_string());
+        }
+        consumer
+    });
+    until("the second consumer is half begun", async || side.consumers(&names.work()).await == 2).await;
+    assert!(proxy.is_mute());
+    until("the session was given up", async || broker.health().state == State::Down).await;
+    proxy.mend();
+    drop(soon("all of them", consuming).await.unwrap());
+    until("nobody holds any", async || side.depth(&names.work()).await == 20).await;
+    broker.close().await;
+    side.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_binding_that_was_lost_is_made_again_before_a_publish_succeeds() {
     let names = Names::new(&url().await);

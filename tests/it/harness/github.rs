@@ -226,9 +226,11 @@ impl GitHub {
         Posted { id: draft.id.parse().unwrap(), account, joined: true, headers, body }
     }
 
-    /// A push of about that many bytes, none of which is like another: it tells nothing about access.
+    /// A push of about that many bytes that LZ4 can't compress, which looks back 64 KiB: it tells nothing about access.
     pub(crate) fn large(&self, bytes: usize) -> Posted {
-        let padding: String = std::iter::repeat_with(fastrand::alphanumeric).take(bytes).collect();
+        let block: String = std::iter::repeat_with(fastrand::alphanumeric).take(bytes.min(1024 * 1024)).collect();
+        let mut padding = block.repeat(bytes.div_ceil(block.len().max(1)));
+        padding.truncate(bytes);
         self.post_of("push", format!("{{\"ref\":\"refs/heads/main\",\"padding\":\"{padding}\"}}"))
     }
 

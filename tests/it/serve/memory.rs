@@ -1,10 +1,12 @@
 //! What a worker holds is bounded by what bodies have once they are decompressed, and not by what they have on the wire.
 
 use futures_util::{StreamExt as _, stream};
+use rollcall::broker::rabbitmq::INITIAL_PREFETCH;
 use rollcall::ledger::outcome::Outcome;
 use rstest::rstest;
 
 use crate::harness::github::{Account, Posted};
+use crate::harness::rabbitmq::Side;
 use crate::harness::site::{Carrier, Site, becomes, is_settled, outcome};
 use crate::harness::until;
 
@@ -22,25 +24,31 @@ async fn site_with(database: Database, joins: i64, bytes: usize) -> (Site, Vec<P
     if let Database::PostgreSql = database {
         site.in_postgresql().await;
     }
+    let posted = take(&site, joins, |n| site.github.padded_join(Account(n), bytes)).await;
+    (site, posted)
+}
+
+/// Has an ingress take so many deliveries.
+async fn take(site: &Site, count: i64, delivery: impl Fn(i64) -> Posted) -> Vec<Posted> {
     // A copy of each is kept until the end of the test, and compressing them takes a debug build a while.
     let mut ingress = site.start_ingress();
     let at = ingress.ready().await;
     until("the ingress is ready", async || site.ask(&at, "/ready").await.0 == 200).await;
-    let posted = stream::iter(1..=joins)
+    let posted = stream::iter(1..=count)
         .map(|n| {
-            let (site, at) = (&site, &at);
+            let (at, delivery) = (&at, &delivery);
             async move {
-                let mut join = site.github.padded_join(Account(n), bytes);
-                site.github.accepted(&at.webhook, &join).await;
-                join.forget_body();
-                join
+                let mut posted = delivery(n);
+                site.github.accepted(&at.webhook, &posted).await;
+                posted.forget_body();
+                posted
             }
         })
         .buffered(2)
         .collect()
         .await;
     assert_eq!(ingress.stop().await.code, Some(0));
-    (site, posted)
+    posted
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +111,41 @@ async fn a_large_message_that_three_workers_died_on_is_parked_and_its_neighbours
     assert_eq!(parked, 1);
     until("nothing is begun and unfinished", async || site.schema().unwrap().begun().await == 0).await;
     assert_eq!(worker.stop().await.code, Some(0));
+}
+
+/// A worker that is killed because it was handed more than its memory holds is handed little when it starts again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_large_bodies_that_a_killed_worker_held_the_next_one_holds_a_few() {
+    const BYTES: usize = 8 * MIB;
+    const COUNT: i64 = 48;
+    let (site, small) = site_with(Database::PostgreSql, 1, 0).await;
+    let (url, queue) = site.work_queue();
+    let side = Side::open(&url).await;
+    let ledger = site.ledger().await;
+    let mut killed = site.start_worker();
+    killed.works().await;
+    becomes(&ledger, &small[0].id, Outcome::Applied).await;
+    until("it takes the full prefetch", async || side.consumers(&queue).await == 2).await;
+    let hold = site.schema().unwrap().hold("deliveries").await;
+    let posted = take(&site, COUNT, |_| site.github.large(BYTES)).await;
+    until("it holds all of them", async || killed.peak_memory() > BYTES * posted.len()).await;
+    killed.kill().await;
+    until("they wait again", async || side.depth(&queue).await >= u32::try_from(COUNT).unwrap()).await;
+    drop(hold);
+
+    let mut worker = site.start_worker();
+    worker.works().await;
+    for push in &posted {
+        becomes(&ledger, &push.id, Outcome::Ignored).await;
+    }
+    let peak = worker.peak_memory();
+    assert!(
+        peak < BASE + MAX_BATCH + (COPIES + usize::from(INITIAL_PREFETCH)) * BYTES,
+        "{} MiB were resident",
+        peak / MIB
+    );
+    assert_eq!(worker.stop().await.code, Some(0));
+    side.close().await;
 }
 
 /// A body for which there is no memory isn't unreadable: it is tried again alone, and in the end kept as it travelled.
