@@ -131,10 +131,15 @@ async fn of_many_large_bodies_that_a_killed_worker_held_the_next_one_holds_a_few
     until("it holds all of them", async || killed.peak_memory() > BYTES * posted.len()).await;
     killed.kill().await;
     until("they wait again", async || side.depth(&queue).await >= u32::try_from(COUNT).unwrap()).await;
-    drop(hold);
+    let waiting = side.depth(&queue).await;
 
     let mut worker = site.start_worker();
     worker.works().await;
+    until("it is on the first of a few", async || {
+        site.schema().unwrap().begun().await == 1 && side.depth(&queue).await == waiting - u32::from(INITIAL_PREFETCH)
+    })
+    .await;
+    drop(hold);
     for push in &posted {
         becomes(&ledger, &push.id, Outcome::Ignored).await;
     }
