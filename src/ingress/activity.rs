@@ -107,7 +107,11 @@ impl Activity {
     }
 
     fn enter(&self, phase: Phase) {
-        self.state.store((self.micros() << PHASE_BITS) | phase as u64, Ordering::Relaxed);
+        self.enter_at(phase, self.micros());
+    }
+
+    fn enter_at(&self, phase: Phase, micros: u64) {
+        self.state.store((micros << PHASE_BITS) | phase as u64, Ordering::Relaxed);
     }
 
     /// Now, in microseconds after it was opened.
@@ -131,8 +135,9 @@ impl Activity {
     /// The request's body isn't complete yet.
     pub(super) fn awaits_body(&self) {
         self.body_bytes.store(0, Ordering::Relaxed);
-        self.body_at.store(self.micros(), Ordering::Relaxed);
-        self.enter(Phase::Body);
+        let now = self.micros();
+        self.body_at.store(now, Ordering::Relaxed);
+        self.enter_at(Phase::Body, now);
     }
 
     /// A part of the request's body has arrived.

@@ -5,6 +5,7 @@ use rollcall::broker::rabbitmq::INITIAL_PREFETCH;
 use rollcall::ledger::outcome::Outcome;
 use rstest::rstest;
 
+use super::poison::three_workers_die_on_it;
 use crate::harness::github::{Account, Posted};
 use crate::harness::rabbitmq::Side;
 use crate::harness::site::{Carrier, Site, becomes, is_settled, outcome};
@@ -83,15 +84,7 @@ async fn a_large_message_that_three_workers_died_on_is_parked_and_its_neighbours
     let (site, joins) = site_with(Database::PostgreSql, 20, 4 * MIB).await;
     let ledger = site.ledger().await;
     let hold = site.schema().unwrap().hold("deliveries").await;
-    for death in 0..3 {
-        let mut worker = site.start_worker();
-        worker.works().await;
-        until("the worker is on it", async || {
-            site.schema().unwrap().begun().await == death && site.schema().unwrap().waiting().await > 0
-        })
-        .await;
-        worker.kill().await;
-    }
+    three_workers_die_on_it(&site).await;
     let mut worker = site.start_worker();
     worker.works().await;
     until("it is taken up once more", async || site.schema().unwrap().begun().await == 3).await;

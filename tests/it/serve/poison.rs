@@ -25,16 +25,7 @@ async fn a_message_that_three_workers_died_on_is_parked_and_its_neighbours_are_n
     }
 
     let hold = site.schema().unwrap().hold("deliveries").await;
-    for death in 0..3 {
-        let mut worker = site.start_worker();
-        worker.works().await;
-        // The first time it is one of a batch; from then on it is taken up alone, and the tries are counted.
-        until("the worker is on it", async || {
-            site.schema().unwrap().begun().await == death && site.schema().unwrap().waiting().await > 0
-        })
-        .await;
-        worker.kill().await;
-    }
+    three_workers_die_on_it(&site).await;
     let mut worker = site.start_worker();
     let admin = worker.works().await;
     until("it is taken up once more", async || site.schema().unwrap().begun().await == 3).await;
@@ -93,4 +84,18 @@ async fn messages_of_strangers_are_kept_for_whoever_looks_and_cost_no_delivery_a
     })
     .await;
     assert_eq!(process.stop().await.code, Some(0));
+}
+
+/// Kills three workers, one after the other, while each is on what it was handed and can't record.
+pub(super) async fn three_workers_die_on_it(site: &Site) {
+    for death in 0..3 {
+        let mut worker = site.start_worker();
+        worker.works().await;
+        // The first time it is one of a batch; from then on it is taken up alone, and the tries are counted.
+        until("the worker is on it", async || {
+            site.schema().unwrap().begun().await == death && site.schema().unwrap().waiting().await > 0
+        })
+        .await;
+        worker.kill().await;
+    }
 }
